@@ -1,0 +1,133 @@
+"""Every check of the project, one session each.
+
+``nox -l`` lists them, ``nox -s lint types`` runs two.
+Arguments after ``--`` go to the session's own tool: ``nox -s tests-3.12 -- -k close``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t"]
+PYTHON = ("python", "-X", "dev", "-W", "error")
+
+# Pinned: a newer checker that finds more is a change of its own, not somebody else's red build.
+MYPY = "mypy==2.4.*"
+PYRIGHT = "pyright[nodejs]==1.1.414"  # with its own Node, so that pip alone is enough
+RUFF = "ruff==0.17.*"
+
+nox.needs_version = ">=2025.11.12"
+nox.options.default_venv_backend = "venv"
+nox.options.download_python = "never"  # one that is missing is skipped
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "tests", "wheel", "examples", "coverage"]
+
+
+def find_pyenv_pythons() -> None:
+    """Put every pyenv Python on PATH, before pyenv's shims.
+
+    A shim exists for each version that is installed, but fails for those that are not also
+    activated, so nox alone would not find them. Free-threaded builds come last: they bring a
+    plain ``python3.13`` too.
+    """
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    folders = sorted(
+        root.glob("versions/[0-9]*/bin"),
+        key=lambda folder: (
+            not folder.parent.name.endswith("t"),
+            [int(number) for number in re.findall(r"\d+", folder.parent.name)],
+        ),
+        reverse=True,
+    )
+    os.environ["PATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
+
+
+find_pyenv_pythons()
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the suite on one Python."""
+    session.install(".[test]")
+    session.run(*PYTHON, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the sdist, the wheel from it, and run the suite against the installed wheel."""
+    folder = Path(session.create_tmp()).resolve()
+    for old in folder.glob("prefetch_generator-*"):
+        old.unlink()
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    (sdist,) = folder.glob("*.tar.gz")
+    (built,) = folder.glob("*.whl")
+
+    with tarfile.open(sdist) as tar:
+        packed = {name.partition("/")[2] for name in tar.getnames()}
+    for name in ("LICENSE", "README.md", "noxfile.py", "tests/test_examples.py"):
+        if name not in packed:
+            session.error(f"{name} is missing from the sdist")
+    with zipfile.ZipFile(built) as archive:
+        shipped = set(archive.namelist())
+    package = {
+        path.relative_to("src").as_posix()
+        for path in Path("src/prefetch_generator").iterdir()
+        if path.suffix in {".py", ".typed"}
+    }
+    if package != {name for name in shipped if ".dist-info/" not in name}:
+        session.error(f"the wheel should have exactly {sorted(package)}, not {sorted(shipped)}")
+
+    session.install(f"{built}[test]")
+    session.run(
+        "python",
+        "-c",
+        "import pathlib, sysconfig, prefetch_generator as package;"
+        "site = pathlib.Path(sysconfig.get_path('purelib')).resolve();"
+        "found = pathlib.Path(package.__file__).resolve();"
+        "assert found.is_relative_to(site), f'{found} is not the installed one';"
+        "print(f'testing {found.parent}')",
+    )
+    session.run(*PYTHON, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(RUFF)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the code, and of what a user sees of it."""
+    session.install(".[test]", MYPY, PYRIGHT)
+    session.run("mypy", *session.posargs)
+    session.run("pyright", "--warnings")
+    session.run("pyright", "--verifytypes", "prefetch_generator", "--ignoreexternal")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run each example; arguments are further requirements, such as torch's CPU build."""
+    session.install(".", *session.posargs)
+    for script in sorted(Path("examples").glob("*.py")):
+        session.run("python", "-X", "dev", str(script))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the suite and demand that it takes every branch of the package."""
+    # Editable, so that the report names the files in src/.
+    session.install("-e", ".[test]", "coverage[toml]>=7.10")
+    session.run("coverage", "erase")
+    session.run(*PYTHON, "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
