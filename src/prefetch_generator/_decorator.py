@@ -1,0 +1,67 @@
+"""The `@background` decorator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar, overload
+
+from prefetch_generator._generator import BackgroundGenerator, checked_max_prefetch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@overload
+def background(function: Callable[P, Iterable[T]], /) -> Callable[P, BackgroundGenerator[T]]: ...
+@overload
+def background(
+    *, max_prefetch: int = 2
+) -> Callable[[Callable[P, Iterable[T]]], Callable[P, BackgroundGenerator[T]]]: ...
+def background(
+    function: Callable[P, Iterable[T]] | None = None, /, *, max_prefetch: int = 2
+) -> Callable[P, BackgroundGenerator[T]] | Callable[[Callable[P, Iterable[T]]], Callable[P, BackgroundGenerator[T]]]:
+    """Make a function that returns an iterable return a `BackgroundGenerator` over it.
+
+    Use it as `@background`, `@background()` or `@background(max_prefetch=N)`, on functions and methods. Signature,
+    name and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread.
+
+    Args:
+        function: The function; each call of it makes a new generator.
+        max_prefetch: Items to be ahead, as for `BackgroundGenerator`.
+
+    Raises:
+        TypeError: At decoration, if either argument is of the wrong type.
+
+    >>> @background(max_prefetch=4)
+    ... def squares(n: int):
+    ...     for i in range(n):
+    ...         yield i * i
+    >>> sum(squares(4)), sum(squares.__wrapped__(4))
+    (14, 14)
+    """
+    depth = checked_max_prefetch(max_prefetch)
+
+    def decorate(function: Callable[P, Iterable[T]]) -> Callable[P, BackgroundGenerator[T]]:
+        _check_function(function)
+        name = getattr(function, "__name__", None)
+
+        @wraps(function)
+        def start(*args: P.args, **kwargs: P.kwargs) -> BackgroundGenerator[T]:
+            return BackgroundGenerator(function(*args, **kwargs), depth, name=name)
+
+        return start
+
+    return decorate if function is None else decorate(function)
+
+
+def _check_function(function: object) -> None:
+    if isinstance(function, (classmethod, staticmethod)):
+        raise TypeError(
+            f"function must be a plain function, got {function!r}: put @background below @{type(function).__name__}"
+        )
+    if not callable(function):
+        raise TypeError(f"function must be callable, got {function!r}: did you mean @background(max_prefetch=...)?")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"function must return an iterable, got the asynchronous {function!r}")

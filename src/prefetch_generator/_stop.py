@@ -1,0 +1,168 @@
+"""Stop events: one-shot, and safe where `threading.Event` is not.
+
+`threading.Event.set` takes a lock in Python code. A signal handler or a finalizer that calls it while the same
+thread is inside that event waits for itself. Nothing here holds a lock while Python code runs: a waiter hands in a
+*bell* (a `SimpleQueue` of its own, whose C `put` may be called anywhere: bpo-32576), looks at the flag once more,
+and sleeps on its bell; `set` raises the flag first and rings afterwards.
+
+    waiter: announce the bell, then look at the flag      setter: raise the flag, then look for bells
+
+Whichever comes second sees the first, so no wake-up is lost. Both sides go through the lock inside the `set` of
+listeners, which is what orders the two accesses on a free-threaded build.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+
+def deadline_after(timeout: float | None) -> float:
+    """Return the reading of `time.monotonic` in `timeout` seconds, infinity for None; refuse anything else."""
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
+    if not timeout >= 0:  # written so that NaN is refused too
+        raise ValueError(f"timeout must be at least 0 seconds, got {timeout!r}")
+    return monotonic() + min(timeout, threading.TIMEOUT_MAX)
+
+
+def block(bell: SimpleQueue[None], deadline: float) -> bool:
+    """Sleep until `bell` rings; return False if it has not by the `deadline`."""
+    while True:
+        try:
+            bell.get(timeout=min(max(0.0, deadline - monotonic()), _longest_wait()))
+        except Empty:
+            if monotonic() >= deadline:
+                return False
+        else:
+            return True
+
+
+def _longest_wait() -> float:
+    # The only slicing in this library: Ctrl-C cannot end a longer wait of Windows' main thread before 3.14.
+    if sys.platform == "win32" and sys.version_info < (3, 14):
+        if threading.current_thread() is threading.main_thread():
+            return 0.1
+    return threading.TIMEOUT_MAX
+
+
+class StopEvent:
+    """Tell any number of generators, and the sources inside them, to stop.
+
+    Like `threading.Event` without `clear()`: once set, it stays set. Unlike it, `set()` and `is_set()` may be called
+    from a signal handler and from a finalizer.
+
+    >>> stop = StopEvent()
+    >>> stop.wait(timeout=0.01)
+    False
+    >>> stop.set()
+    >>> stop.is_set(), stop.wait()
+    (True, True)
+    """
+
+    __slots__ = ("__weakref__", "_children", "_flag", "_listeners", "_parent")
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._parent: StopEvent | None = None
+        self._listeners: set[Callable[[], object]] = set()
+        # Weak, because a shared event may outlive thousands of generators that were given it.
+        self._children: set[weakref.ref[StopEvent]] = set()
+
+    def set(self) -> None:
+        """Set the event: wake every waiter and stop every generator that was given it. Never waits."""
+        # Everything is done again when called again: a call that Ctrl-C cut short is mended by the next one.
+        self._flag = True
+        for reference in self._children.copy():
+            child = reference()
+            if child is not None:
+                child.set()
+        for listener in self._listeners.copy():
+            listener()
+
+    def is_set(self) -> bool:
+        """Return True once the event has been set."""
+        # The parent is asked too: its flag is up before its children hear of it, and a source must never see the
+        # generator inside it end for a stop that it cannot see itself (it would take the stop for the end of data).
+        return self._flag or (self._parent is not None and self._parent.is_set())
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the event is set, at most `timeout` seconds (None: as long as it takes).
+
+        Returns True if the event is set, False if the time ran out first.
+        Raises TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
+        """
+        deadline = deadline_after(timeout)
+        bell: SimpleQueue[None] = SimpleQueue()
+        ring = partial(bell.put, None)
+        subscribe(self, ring)
+        try:
+            return self.is_set() or block(bell, deadline) or self.is_set()
+        finally:
+            unsubscribe(self, ring)
+
+    def __repr__(self) -> str:
+        return f"<StopEvent {'set' if self.is_set() else 'not set'}>"
+
+
+def subscribe(event: StopEvent, listener: Callable[[], object]) -> None:
+    """Have `listener` called by every `event.set()`; whoever subscribes looks at `is_set()` afterwards."""
+    event._listeners.add(listener)
+
+
+def unsubscribe(event: StopEvent, listener: Callable[[], object]) -> None:
+    """Undo `subscribe`."""
+    event._listeners.discard(listener)
+
+
+def child_of(parent: StopEvent | None) -> StopEvent:
+    """Return a new event that `parent`, if there is one, sets along with itself, and not the other way round."""
+    child = StopEvent()
+    if parent is not None:
+        child._parent = parent
+        parent._children.add(weakref.ref(child, parent._children.discard))
+    return child
+
+
+def raise_flag(event: StopEvent) -> None:
+    """Make `event.is_set()` true without waking anybody yet; `event.set()` is to follow."""
+    event._flag = True
+
+
+class _Current(threading.local):
+    # Thread-local rather than a context variable: a helper thread that copies the source's context is not the source.
+    stop_event: StopEvent | None = None
+
+
+_current = _Current()
+
+
+def current_stop_event() -> StopEvent:
+    """Return the stop event of the worker this code runs on; anywhere else, one that is never set.
+
+    A source that waits with it, instead of with `time.sleep`, is cancelled at once:
+
+    >>> def poll():
+    ...     stop = current_stop_event()
+    ...     while not stop.wait(1.0):
+    ...         yield "something new"
+    """
+    return _current.stop_event or StopEvent()
+
+
+def enter_worker(stop: StopEvent) -> None:
+    """Make `stop` this thread's stop event, from now until the thread ends."""
+    _current.stop_event = stop
+
+
+def worker_stop_event() -> StopEvent | None:
+    """Return this thread's stop event, or None if it is no worker's thread."""
+    return _current.stop_event
