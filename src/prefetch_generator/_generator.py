@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
@@ -74,6 +75,7 @@ class BackgroundGenerator(Receiver[T_co]):
         self._name = _name_of(iterable) if name is None else name
         self._hint = _hint_of(iterable)
         self._handoff: Handoff[T_co] = Handoff(depth)
+        self._handoff.owner = weakref.ref(self, self._handoff.wake.put)
         self._worker = worker = Worker(_iterator_of(iterable), self._handoff, child_of(stop_event))
         try:
             worker.start(f"BackgroundGenerator-{self._name}")

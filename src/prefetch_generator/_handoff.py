@@ -100,6 +100,7 @@ class Handoff(Generic[T]):
         "open",
         "outcome",
         "over",
+        "owner",
         "parked",
         "process",
         "producer",
@@ -113,7 +114,10 @@ class Handoff(Generic[T]):
         self.depth = max_prefetch if max_prefetch > 0 else sys.maxsize
         self.items: SimpleQueue[T] = SimpleQueue()
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
-        self.wake: SimpleQueue[None] = SimpleQueue()  # the worker sleeps on it
+        self.wake: SimpleQueue[object] = SimpleQueue()  # the worker sleeps on it
+        # A weak reference to the generator that puts itself into `wake` when there is no generator any more. It stops
+        # a parked worker even if the finalizer, which is Python code, was interrupted before its first line.
+        self.owner: Callable[[], object] | None = None
         self.parked = _NOBODY  # the worker's call for help; written by the worker alone
         self.bells: set[SimpleQueue[None]] = set()  # the consumers' calls: each sleeps on its own
         self.open = True  # until cancel()
@@ -151,7 +155,8 @@ class Handoff(Generic[T]):
         if self.items.qsize() < self.depth:
             for _ in self.parked:  # answer myself, unless a consumer was faster; either way one token comes
                 break
-        self.wake.get()
+        if self.wake.get() is not None:  # no answer to the call, but what is left of the generator: see `owner`
+            self.cancel()
         self.parked = _NOBODY
         self.producer_wait += perf_counter() - started
 
