@@ -260,6 +260,10 @@ class Receiver(Iterator[T_co]):
                 subscribe(stop, ring)
                 if stop.is_set():
                     raise GeneratorExit
+            # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
+            # which costs the item; without this line it would cost a deadlock.
+            for _ in handoff.parked:
+                break
             return bool(handoff.items.qsize() or handoff.over or not handoff.open or block(bell, deadline))
         finally:
             handoff.bells.discard(bell)
