@@ -90,6 +90,11 @@ def reported(
     )
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def ticks() -> Iterator[int]:
     """Count without an end."""
     yield from itertools.count()
@@ -259,16 +264,19 @@ def test_the_report_names_the_second_setting_only_where_it_was_tried() -> None:
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal sees the step and sees it wiped out; a file sees nothing."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     for stream, expected in [(Terminal(), "\rone" + " " * 37 + "\r\r" + " " * 40 + "\r"), (io.StringIO(), "")]:
         monkeypatch.setattr(sys, "stderr", stream)
         program.progress("one")
         program.progress("")
         assert stream.getvalue() == expected
+
+
+def test_progress_is_wiped_out_before_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message starts on an empty line."""
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    assert program.main([str(tmp_path)]) == 2
+    assert "\rfirst pass" in stream.getvalue()
+    assert "\r" + " " * 40 + "\rpython -m prefetch_generator: error:" in stream.getvalue()
 
 
 def test_no_standard_error_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,9 +319,14 @@ def test_both_loops_give_every_item_to_the_consumer(max_prefetch: int | None) ->
 
 
 def test_the_waits_are_those_of_the_background_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read from its statistics, and a plain loop has none."""
+    """They are read from its statistics, and a plain loop has none; closing it takes no longer than a moment."""
+    closings: list[float | None] = []
 
     class Measured(BackgroundGenerator[object]):
+        def close(self, timeout: float | None = 5.0) -> bool:
+            closings.append(timeout)
+            return super().close(timeout)
+
         @property
         def stats(self) -> Stats:
             return super().stats._replace(producer_wait=1.5, consumer_wait=2.5)
@@ -321,6 +334,7 @@ def test_the_waits_are_those_of_the_background_generator(monkeypatch: pytest.Mon
     monkeypatch.setattr(_measure, "BackgroundGenerator", Measured)
     run = _measure.run(ticks, 3, nothing, 1)
     assert (run.producer_wait, run.consumer_wait) == (1.5, 2.5)
+    assert closings == [_measure._GRACE]
     run = _measure.run(ticks, 3, nothing, None)
     assert (run.producer_wait, run.consumer_wait) == (0.0, 0.0)
 
@@ -356,9 +370,10 @@ def test_an_interrupt_in_the_consumer_still_closes_the_source() -> None:
 
     for max_prefetch in (None, 2):
         closed.clear()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             _measure.run(source, 5, interrupted, max_prefetch)
         assert closed.is_set()
+        assert caught.type is KeyboardInterrupt  # it still holds the frames: the source was closed, not collected
 
 
 def test_the_computing_consumer_counts_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,10 +439,50 @@ def test_a_computing_consumer_that_gained_little_is_tried_again(
     """With the depth that the times ask for and a shorter switch interval; otherwise the time is saved."""
     monkeypatch.setattr(program, "ENOUGH", enough)
     monkeypatch.setattr(_measure, "spare_processor", lambda: False)
-    name = write_module("import itertools\nload = itertools.count")
+    name = write_module(
+        "import sys, threading\n"
+        "passes = []\n"
+        "def load():\n"
+        "    while True:\n"
+        "        passes.append((round(sys.getswitchinterval(), 6), threading.current_thread().name))\n"
+        "        yield 1\n"
+    )
     report = program.measure(program.parse([f"{name}:load", "--items", "5", "--consumer", "0.001"]))
     assert bool(report.tuned) is tuned
     assert report.spare is not tuned
+    interval, thread = sys.modules[name].passes[-1]
+    assert thread != threading.current_thread().name
+    assert (interval == program.SWITCH_INTERVAL) is tuned
+
+
+@pytest.mark.parametrize(("options", "items"), [([], 3), (["--items", "5"], 5)])
+def test_the_time_limits_the_items_only_where_their_number_was_not_given(
+    options: list[str], items: int, write_module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for a number of items gets it, however long it takes."""
+    monkeypatch.setattr(program, "BUDGET", 0.0)
+    name = write_module("import itertools\nload = itertools.count")
+    report = program.measure(program.parse([f"{name}:load", *options]))
+    assert len(report.first.made) == items
+
+
+@pytest.mark.parametrize(("options", "expected"), [([], 0.125), (["--consumer", "0.5"], 0.5)])
+def test_the_consumers_take_as_long_as_the_source_unless_told_otherwise(
+    options: list[str], expected: float, write_module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both of them get the mean time of an item, or what --consumer says."""
+    seconds: list[float] = []
+
+    def consumer(wanted: float) -> Callable[[], None]:
+        seconds.append(wanted)
+        return nothing
+
+    monkeypatch.setattr(_measure, "waiting", consumer)
+    monkeypatch.setattr(_measure, "computing", consumer)
+    monkeypatch.setattr(_measure, "mean", lambda spans: 0.125)
+    name = write_module("import itertools\nload = itertools.count")
+    program.measure(program.parse([f"{name}:load", "--items", "5", *options]))
+    assert seconds == [expected, expected]
 
 
 def test_every_run_gets_a_fresh_source_and_the_same_items(write_module: WriteModule) -> None:
