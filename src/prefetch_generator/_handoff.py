@@ -111,7 +111,7 @@ class Handoff(Generic[T]):
     )
 
     def __init__(self, max_prefetch: int) -> None:
-        self.depth = max_prefetch if max_prefetch > 0 else sys.maxsize
+        self.depth = min(max_prefetch, sys.maxsize) if max_prefetch > 0 else sys.maxsize
         self.items: SimpleQueue[T] = SimpleQueue()
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
         self.wake: SimpleQueue[object] = SimpleQueue()  # the worker sleeps on it
