@@ -1,0 +1,568 @@
+"""Contract, section E: processes and looks."""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+import os
+import pickle
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from queue import SimpleQueue
+from textwrap import indent
+
+import pytest
+
+from prefetch_generator import BackgroundGenerator, StopEvent, background
+
+LONG = 30.0  # seconds no test ever waits for, unless it fails
+
+# --- E1: fork ---------------------------------------------------------------------------------------------------------
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+
+# 3.12 and later warn at every fork() in a threaded process. That is the situation to be tested.
+FORK_WARNING = "ignore:This process:DeprecationWarning"
+
+PRELUDE = """
+import gc, multiprocessing, os, signal, sys, threading
+from prefetch_generator import BackgroundGenerator
+
+def refused(call):
+    try:
+        call()
+    except RuntimeError as error:
+        assert "make it in the child" in str(error), error
+    else:
+        raise AssertionError("not refused")
+
+def enter_and_take(bg):
+    with bg:
+        next(bg)
+
+def fork_and(check):
+    # Runs the check in a child that exits as any script does, and is killed if it hangs.
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        check()
+        sys.exit()
+    assert os.waitpid(pid, 0)[1] == 0, "the child has failed, or hung and was killed"
+"""
+
+# Each leaves `bg`, which has `items` to give once `go` is set, and an error after them, or none.
+STATES = {
+    "running, nothing buffered": """
+        def source():
+            inside.set()
+            go.wait()
+            yield from items
+        bg = BackgroundGenerator(source())
+        inside.wait()
+    """,
+    "running, two buffered": """
+        def source():
+            yield from items[:2]
+            inside.set()  # at the third step: the first two items are in the buffer
+            go.wait()
+            yield from items[2:]
+        bg = BackgroundGenerator(source(), max_prefetch=3)
+        inside.wait()
+    """,
+    "ended, all buffered": """
+        bg = BackgroundGenerator(iter(items), max_prefetch=0, name="this")
+        for thread in threading.enumerate():
+            if thread.name == "BackgroundGenerator-this":
+                thread.join()
+    """,
+    "failed, all buffered": """
+        def source():
+            threads.append(threading.current_thread())
+            inside.set()
+            yield from items
+            raise error
+        error, threads = ValueError("source"), []
+        bg = BackgroundGenerator(source(), max_prefetch=0)
+        inside.wait()
+        threads[0].join()
+    """,
+    "a consumer waiting in another thread": """
+        def source():
+            go.wait()
+            yield from items
+        def consume():
+            inside.set()
+            taken.extend(bg)
+        sys.setswitchinterval(60)  # nobody has to give up the GIL: when we go on, the consumer waits for an item
+        taken = []
+        bg = BackgroundGenerator(source())
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        inside.wait()
+    """,
+}
+
+
+def run(script: str) -> str:
+    """Run a script in a fresh interpreter, demand that it ends well and silently, return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-W", FORK_WARNING, "-c", PRELUDE + script],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@needs_fork
+@pytest.mark.parametrize("state", STATES)
+def test_after_fork_the_child_is_refused_at_once_and_the_parent_untouched(state: str) -> None:
+    """E1: After fork(), in the child, next() raises RuntimeError and close() returns, at once; new generators work.
+
+    E1: It says to create the generator in the child; the parent is untouched.
+    """
+    run(
+        f"""
+items, error = [0, None, 2, 3, 4], None
+go, inside = threading.Event(), threading.Event()
+taken, consumer = [], None
+if True:
+{indent(STATES[state], "    ")}
+def check():
+    global bg
+    for call in (lambda: next(bg), bg.next, lambda: bg.next(timeout=0), lambda: list(bg), lambda: enter_and_take(bg)):
+        refused(call)
+    assert bg.close(timeout=None) is True  # would wait forever for a worker that is not here
+    assert bg.close() is True
+    with bg:
+        repr(bg), bg.stats, operator_free_hint(bg)
+    refused(lambda: next(bg))
+    bg.stop_event.set()
+    refused(lambda: next(bg))
+    del bg
+    gc.collect()
+    assert list(BackgroundGenerator(range(3))) == [0, 1, 2]
+    new = BackgroundGenerator(range(1000))
+    assert next(new) == 0 and new.close()
+
+def operator_free_hint(bg):
+    return bg.__length_hint__()
+
+before = bg.stats[:2], repr(bg)
+fork_and(check)
+assert (bg.stats[:2], repr(bg)) == before
+go.set()
+if consumer:
+    consumer.join()
+try:
+    for item in bg:
+        taken.append(item)
+except ValueError as raised:
+    assert raised is error
+else:
+    assert error is None
+assert taken == items
+assert bg.close() and list(bg) == []
+"""
+    )
+
+
+@needs_fork
+def test_child_exits_cleanly() -> None:
+    """E1: The child's exit ends the child's own generators, and leaves the parent's source to the parent."""
+    said = run("""
+def source(whose):
+    try:
+        inside.set()
+        yield from range(100)
+    finally:
+        os.write(1, f"{whose} closed; ".encode())
+
+def check():
+    global new
+    inside.clear()
+    new = BackgroundGenerator(source("child's"))
+    assert next(new) == 0
+
+inside = threading.Event()
+bg = BackgroundGenerator(source("parent's"))
+inside.wait()
+fork_and(check)
+os.write(1, b"child gone; ")
+assert next(bg) == 0 and bg.close()
+""")
+    assert said == "child's closed; child gone; parent's closed; "
+
+
+@needs_fork
+def test_each_generator_works_in_its_own_process_only() -> None:
+    """E1: What is made in the child works there, and is refused in the child's child."""
+    run("""
+def check():
+    middle = BackgroundGenerator(range(3))
+    def check_below():
+        refused(lambda: next(middle))
+        refused(lambda: next(bg))
+        assert middle.close() and bg.close()
+        assert list(BackgroundGenerator(range(3))) == [0, 1, 2]
+    fork_and(check_below)
+    refused(lambda: next(bg))
+    assert list(middle) == [0, 1, 2]
+
+bg = BackgroundGenerator(range(3))
+fork_and(check)
+assert list(bg) == [0, 1, 2]
+""")
+
+
+@needs_fork
+@pytest.mark.parametrize("forker", ["the caller", "the source"])
+def test_multiprocessing_with_fork(forker: str) -> None:
+    """E1: The same with multiprocessing's fork, from the caller's thread and from the worker's."""
+    run(f"""
+def check():
+    signal.alarm(20)
+    refused(lambda: next(bg))
+    assert bg.close(timeout=None)
+    assert list(BackgroundGenerator(BackgroundGenerator(range(3)))) == [0, 1, 2]
+
+def fork():
+    child = multiprocessing.get_context("fork").Process(target=check)
+    child.start()
+    child.join()
+    assert child.exitcode == 0, child.exitcode
+
+def source():
+    made.wait()
+    yield 0
+    if {forker == "the source"}:
+        fork()
+    yield 1
+
+made = threading.Event()
+bg = BackgroundGenerator(source())
+made.set()
+assert next(bg) == 0
+if {forker == "the caller"}:
+    fork()
+assert list(bg) == [1]
+""")
+
+
+# --- E2: copies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(lambda bg, p=p: pickle.dumps(bg, p) for p in range(pickle.HIGHEST_PROTOCOL + 1)),
+    ],
+)
+def test_copying_or_pickling_is_a_type_error_that_says_why(duplicate: Callable[[object], object]) -> None:
+    """E2: Copying or pickling is a `TypeError` that says why."""
+    bg = BackgroundGenerator(range(3), name="numbers")
+    with pytest.raises(TypeError, match=r"cannot copy or pickle .*'numbers'.*its thread"):
+        duplicate(bg)
+    assert list(bg) == [0, 1, 2]  # and harms nothing
+
+
+# --- E3: timeouts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, 0.01])
+def test_next_with_timeout_raises_timeout_error_and_loses_nothing(timeout: float) -> None:
+    """E3: `next(timeout)` raises `TimeoutError` and loses nothing."""
+    go: SimpleQueue[None] = SimpleQueue()
+
+    def source() -> Iterator[int]:
+        for number in range(3):
+            go.get()
+            yield number
+
+    with BackgroundGenerator(source()) as bg:
+        for number in range(3):
+            for _ in range(3):
+                with pytest.raises(TimeoutError, match=f"{timeout}"):
+                    bg.next(timeout)
+            go.put(None)
+            assert bg.next(timeout=LONG) == number
+        with pytest.raises(StopIteration):
+            bg.next(timeout=LONG)
+
+
+def test_next_with_timeout_loses_nothing_at_the_end_either() -> None:
+    """E3: A failure, and the end after it, come after a timeout as they come without one."""
+    go = threading.Event()
+
+    def source() -> Iterator[int]:
+        if go.wait(LONG):
+            raise ValueError("source")
+        yield 0
+
+    with BackgroundGenerator(source()) as bg:
+        with pytest.raises(TimeoutError):
+            bg.next(0)
+        go.set()
+        with pytest.raises(ValueError, match="source"):
+            bg.next(LONG)
+        with pytest.raises(StopIteration):
+            bg.next(0)
+
+
+def test_next_with_timeout_zero_takes_what_is_ready() -> None:
+    """E3: A timeout of 0 does not wait, and takes an item that is there."""
+    third = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield from range(2)
+        third.set()
+        yield 2
+
+    with BackgroundGenerator(source(), max_prefetch=3) as bg:
+        assert third.wait(LONG)
+        assert [bg.next(0), bg.next(0)] == [0, 1]
+
+
+# --- E4: length -------------------------------------------------------------------------------------------------------
+
+
+def test_length_hint_is_the_sources_less_what_was_delivered() -> None:
+    """E4: `operator.length_hint` is what the source hinted at construction less what was delivered."""
+    for source in ([0, 1, 2], iter([0, 1, 2]), range(3)):
+        bg = BackgroundGenerator(source)
+        hints = [operator.length_hint(bg, -1) for _ in bg]
+        assert hints == [2, 1, 0]
+        assert operator.length_hint(bg, -1) == 0
+
+
+def test_length_hint_is_taken_at_construction() -> None:
+    """E4: The hint is that of the construction, whatever the source says later."""
+    go = threading.Event()
+
+    class Growing:
+        hint = 3
+
+        def __length_hint__(self) -> int:
+            return self.hint
+
+        def __iter__(self) -> Iterator[int]:
+            assert go.wait(LONG)
+            yield from range(5)
+
+    source = Growing()
+    bg = BackgroundGenerator(source)
+    source.hint = 100
+    assert operator.length_hint(bg) == 3
+    go.set()
+    assert [operator.length_hint(bg, -1) for _ in bg] == [2, 1, 0, 0, 0]  # never below 0
+
+
+def test_without_a_hint_of_the_source_there_is_none() -> None:
+    """E4: A source that does not hint, or cannot, makes no hint and no error."""
+
+    class Unmeasurable:
+        def __len__(self) -> int:
+            raise ValueError("nobody knows")
+
+        def __iter__(self) -> Iterator[int]:
+            return iter([1])
+
+    for source in ((x for x in [1]), Unmeasurable()):
+        bg = BackgroundGenerator(source)
+        assert operator.length_hint(bg, 42) == 42
+        assert list(bg) == [1]
+
+
+def test_no_len_and_always_true() -> None:
+    """E4: no `__len__`, and the object is always true."""
+    bg: BackgroundGenerator[int] = BackgroundGenerator([])
+    assert not hasattr(bg, "__len__")
+    with pytest.raises(TypeError):
+        len(bg)  # type: ignore[arg-type]
+    assert bool(bg) is True
+    assert list(bg) == []
+    assert bool(bg) is True
+    bg.close()
+    assert bool(bg) is True
+
+
+# --- E5: looks --------------------------------------------------------------------------------------------------------
+
+
+def test_repr_shows_name_state_and_fill() -> None:
+    """E5: `repr` shows the name, the state (running, finished, failed, closed) and the fill."""
+    threads: SimpleQueue[threading.Thread] = SimpleQueue()
+    go: SimpleQueue[None] = SimpleQueue()
+
+    def load_batches(error: Exception | None = None) -> Iterator[int]:
+        yield 0
+        threads.put(threading.current_thread())  # at the second step: the first item is in the buffer
+        go.get()
+        if error:
+            raise error
+        yield 1
+
+    bg = BackgroundGenerator(load_batches(), max_prefetch=4)
+    worker = threads.get(timeout=LONG)
+    assert repr(bg) == "<BackgroundGenerator 'load_batches' running, 1/4 buffered>"
+    assert next(bg) == 0
+    assert repr(bg) == "<BackgroundGenerator 'load_batches' running, 0/4 buffered>"
+    go.put(None)
+    worker.join(LONG)
+    assert repr(bg) == "<BackgroundGenerator 'load_batches' finished, 1/4 buffered>"
+    assert list(bg) == [1]
+    assert repr(bg) == "<BackgroundGenerator 'load_batches' finished, 0/4 buffered>"
+
+    bg = BackgroundGenerator(load_batches(ValueError("source")), 0)  # no bound
+    worker = threads.get(timeout=LONG)
+    assert repr(bg) == "<BackgroundGenerator 'load_batches' running, 1 buffered>"
+    go.put(None)
+    worker.join(LONG)
+    assert repr(bg) == "<BackgroundGenerator 'load_batches' failed, 1 buffered>"
+    assert next(bg) == 0
+    with pytest.raises(ValueError, match="source"):
+        next(bg)
+    assert repr(bg) == "<BackgroundGenerator 'load_batches' failed, 0 buffered>"
+
+    bg = BackgroundGenerator(load_batches(), name="nightly")
+    threads.get(timeout=LONG)
+    go.put(None)
+    bg.close()
+    assert repr(bg) == "<BackgroundGenerator 'nightly' closed, 0/2 buffered>"
+
+
+def test_repr_of_a_subclass_is_its_own() -> None:
+    """E5: A subclass, the usual way to give a loader more methods, goes by its own name."""
+
+    class Loader(BackgroundGenerator[int]):
+        pass
+
+    with Loader([]) as loader:
+        assert repr(loader).startswith("<Loader 'list' ")
+
+
+def test_threads_are_daemons_named_after_the_source() -> None:
+    """E5: threads are daemons named after the source (`BackgroundGenerator-load_batches`)."""
+
+    def load_batches() -> Iterator[threading.Thread]:
+        yield threading.current_thread()
+
+    class Loader:
+        def __iter__(self) -> Iterator[threading.Thread]:
+            return load_batches()
+
+    def look(bg: BackgroundGenerator[threading.Thread]) -> tuple[str, bool]:
+        (thread,) = bg
+        return thread.name, thread.daemon
+
+    assert look(BackgroundGenerator(load_batches())) == ("BackgroundGenerator-load_batches", True)
+    assert look(BackgroundGenerator(Loader())) == ("BackgroundGenerator-Loader", True)
+    assert look(BackgroundGenerator(Loader(), name="nightly")) == ("BackgroundGenerator-nightly", True)
+    assert look(background(load_batches)()) == ("BackgroundGenerator-load_batches", True)
+    assert look(background(lambda: iter(Loader()))()) == ("BackgroundGenerator-<lambda>", True)
+
+
+# --- E6: messages -----------------------------------------------------------------------------------------------------
+
+
+async def fetch() -> list[int]:
+    return []
+
+
+async def fetch_one_by_one() -> AsyncIterator[int]:
+    yield 0
+
+
+def construct(**arguments: object) -> object:
+    return BackgroundGenerator(**{"iterable": [], **arguments})  # type: ignore[arg-type]
+
+
+def decorate(function: object) -> object:
+    return background(function)  # type: ignore[call-overload]
+
+
+# Of a generator with an item to take and of an event that is set: the argument is wrong even where nobody would wait.
+def next_(timeout: object) -> object:
+    with BackgroundGenerator([0]) as bg:
+        try:
+            return bg.next(timeout)  # type: ignore[arg-type]
+        finally:
+            assert list(bg) == [0]
+
+
+def close(timeout: object) -> object:
+    bg = BackgroundGenerator([0])
+    try:
+        return bg.close(timeout)  # type: ignore[arg-type]
+    finally:
+        assert list(bg) == [0]  # not stopped
+
+
+def wait(timeout: object) -> object:
+    event = StopEvent()
+    event.set()
+    return event.wait(timeout)  # type: ignore[arg-type]
+
+
+NO_INTEGERS = ["3", 1.0, math.nan, None, True, False, b"3", [3]]
+NO_NUMBERS = ["1", b"1", True, False, [1], 1j]
+NO_DURATIONS = [-1, -0.001, math.nan, -math.inf, -(10**400)]
+
+# argument, what is allowed, the call, what is given
+REFUSED: list[tuple[str, str, Callable[..., object], list[object]]] = [
+    ("iterable", "iterable", construct, [5, None, object(), int]),
+    ("max_prefetch", "integer", construct, [*NO_INTEGERS]),
+    ("max_prefetch", "integer", background, [*NO_INTEGERS]),
+    ("stop_event", "StopEvent or None", construct, [threading.Event(), True, "stop", StopEvent]),
+    ("name", "string or None", construct, [b"x", 5, False]),
+    ("timeout", "number of seconds or None", next_, [*NO_NUMBERS]),
+    ("timeout", "number of seconds or None", close, [*NO_NUMBERS]),
+    ("timeout", "number of seconds or None", wait, [*NO_NUMBERS]),
+    ("timeout", "at least 0 seconds", next_, [*NO_DURATIONS]),
+    ("timeout", "at least 0 seconds", close, [*NO_DURATIONS]),
+    ("timeout", "at least 0 seconds", wait, [*NO_DURATIONS]),
+    ("function", "callable", decorate, [5, "read", []]),
+    ("function", "plain function", decorate, [staticmethod(fetch), classmethod(lambda cls: [])]),
+    ("function", "iterable", decorate, [fetch, fetch_one_by_one]),
+]
+
+
+@pytest.mark.parametrize(
+    ("argument", "allowed", "call", "given"),
+    [(argument, allowed, call, given) for argument, allowed, call, wrong in REFUSED for given in wrong],
+)
+def test_messages_name_the_argument_what_is_allowed_and_what_was_given(
+    argument: str, allowed: str, call: Callable[..., object], given: object
+) -> None:
+    """E6: Error messages name the argument, what is allowed and what was given."""
+    kind = ValueError if allowed == "at least 0 seconds" else TypeError
+    message = rf"{argument} must .*{allowed}.*, got .*{re.escape(repr(given))}"
+    with pytest.raises(kind, match=message):
+        call(**{argument: given})
+
+
+@pytest.mark.parametrize("timeout", [10**400, 2**63, math.inf, sys.float_info.max, None])
+def test_a_timeout_may_be_of_any_length(timeout: float | None) -> None:
+    """E6: What is a number of seconds, however large, is no error: it waits as long as it takes."""
+    go = threading.Event()
+
+    def source() -> Iterator[int]:
+        assert go.wait(LONG)
+        yield 0
+        current = bg.stop_event
+        assert current.wait(timeout)
+
+    bg = BackgroundGenerator(source())
+    opener = threading.Timer(0.01, go.set)  # so that next() has begun to wait; if not, it has less to do
+    opener.start()
+    assert bg.next(timeout) == 0
+    assert bg.close(timeout) is True
+    opener.join()
