@@ -1,0 +1,178 @@
+"""The README is true: its code runs, its commands work, and the tests it names are there."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from prefetch_generator import BackgroundGenerator, background, prefetch
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = (sys.executable, "-X", "dev", "-W", "error")
+
+# For a machine without them. They give as much as the README's loop needs.
+STAND_INS = {
+    "torch": {
+        "torch/__init__.py": "from unittest.mock import MagicMock\nnn = optim = randn = MagicMock()\n",
+        "torch/utils/__init__.py": "",
+        "torch/utils/data.py": """
+class TensorDataset:
+    def __init__(self, *tensors): pass
+
+class DataLoader:
+    def __init__(self, dataset, batch_size): pass
+    def __len__(self): return 8
+    def __iter__(self): return iter([("inputs", "targets")] * 8)
+""".lstrip(),
+    },
+    "tqdm": {"tqdm.py": "def tqdm(iterable, total=None): return iter(iterable)\n"},
+}
+
+
+class Block(NamedTuple):
+    """A block of code in the README."""
+
+    line: int  # of its first line, from 1
+    language: str
+    code: str
+
+
+def blocks() -> Iterator[Block]:
+    """Find the blocks, each between two fences."""
+    for match in re.finditer(r"^```(.*)\n((?:.*\n)*?)```$", README, re.MULTILINE):
+        yield Block(README.count("\n", 0, match.start(2)) + 1, match[1], match[2])
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """Run a command in the folder, and return what it printed; nothing may go wrong, nor be warned of."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=50,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_every_block_is_tested() -> None:
+    """No block is in a language, or in a form, that nothing below runs."""
+    assert {block.language for block in blocks()} == {"python", "sh"}
+    assert len(list(blocks())) == README.count("```") / 2
+
+
+@pytest.mark.parametrize("block", [pytest.param(b, id=f"line-{b.line}") for b in blocks() if b.language == "python"])
+def test_code_runs(block: Block, tmp_path: Path) -> None:
+    """Each block is a complete program, and prints what stands behind its `print`."""
+    script = tmp_path / "example.py"
+    script.write_text("\n" * (block.line - 1) + block.code, encoding="utf-8")  # a traceback then names the right line
+    for module, files in STAND_INS.items():
+        if find_spec(module) is None:
+            for name, text in files.items():
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text(text, encoding="utf-8")
+    # The real torch warns, as soon as it is imported, where NumPy is not installed.
+    options = ("-W", "ignore:Failed to initialize NumPy:UserWarning")
+    printed = run(*PYTHON, *options, script, folder=ROOT)
+    expected = re.findall(r"^ *print\(.*\)  # (.+)$", block.code, re.MULTILINE)
+    if "hashlib" in block.code:  # prints a line for each file of the folder it runs in
+        expected = [f"{path.name} {sha256(path.read_bytes()).hexdigest()}" for path in sorted(ROOT.glob("*.py"))]
+    assert printed.splitlines() == expected
+
+
+def test_the_commands_are_those_that_ci_runs() -> None:
+    """The two commands stand alone, and what follows `pip install` is what .ci/run does with the result."""
+    commands = [block.code.strip() for block in blocks() if block.language == "sh"]
+    assert commands == ["pip install . && python -m prefetch_generator", "pip install '.[test]' && pytest"]
+    ci = ROOT / ".ci" / "run"
+    if not ci.exists():
+        pytest.skip(".ci/run is not part of the source distribution")
+    lines = ci.read_text(encoding="utf-8").splitlines()
+    assert "pip install --quiet '.[test]'" in lines
+    assert "check pytest" in lines
+    assert any(line.startswith("check python -m prefetch_generator") for line in lines)
+
+
+@pytest.mark.parametrize("source", [[], ["."], ["example:numbers"]], ids=["none", "folder", "callable"])
+def test_the_main_job_runs(source: list[str], tmp_path: Path) -> None:
+    """`python -m prefetch_generator` works alone, and with a folder or `package.module:callable` behind it."""
+    (tmp_path / "example.py").write_text("def numbers():\n    return range(100)\n", encoding="utf-8")
+    printed = run(*PYTHON, "-m", "prefetch_generator", *source, "--items", "3", folder=tmp_path)
+    assert "\nadvice: " in printed
+
+
+def test_it_is_short_and_shows_code_first() -> None:
+    """At most 150 lines, and an example by line 20."""
+    assert README.count("\n") <= 150
+    assert next(blocks()).line <= 20
+
+
+def test_every_test_named_exists() -> None:
+    """Whoever wants to know how a guarantee is held finds the test."""
+    named = set(re.findall(r"\btest_\w+", README))
+    there = {
+        node.name
+        for path in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert named
+    assert named <= there
+
+
+def test_every_guarantee_names_a_test() -> None:
+    """A guarantee that nothing holds is not given."""
+    section = README.partition("\n## Guarantees\n")[2].partition("\n## ")[0]
+    _, _, *rows = re.findall(r"^\|.*\|$", section, re.MULTILINE)
+    assert rows
+    assert [row for row in rows if not re.search(r"\| `test_\w+`(, `test_\w+`)* \|$", row)] == []
+
+
+def test_every_link_leads_somewhere() -> None:
+    """To a file or folder of this project."""
+    links = re.findall(r"\]\((.*?)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_line_of_version_1_is_there() -> None:
+    """What a great many scripts contain goes on working: the block that has it is run above."""
+    assert (
+        "class DataLoaderX(DataLoader):\n"
+        "    def __iter__(self):\n"
+        "        return BackgroundGenerator(super().__iter__())\n"
+    ) in README
+
+
+def test_moving_from_version_1_is_as_described() -> None:
+    """What the table calls an error is one, with the remedy it names; and the rest is as it says."""
+    with pytest.raises(TypeError, match=r"@background\(max_prefetch=\.\.\.\)"):
+        background(5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="generator"):
+        BackgroundGenerator(generator=[1])  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="preprocess_func"):
+        BackgroundGenerator([1], preprocess_func=str)  # type: ignore[call-arg]
+    for number in 2.5, True:
+        with pytest.raises(TypeError, match=f"must be an integer, got {number}"):
+            BackgroundGenerator([1], number)  # type: ignore[arg-type]
+    assert prefetch is background
+    numbers = BackgroundGenerator(iterable=(str(item) for item in [1, 2]))
+    assert list(numbers) == ["1", "2"]
+    assert not isinstance(numbers, threading.Thread)
+    assert not hasattr(numbers, "join")
+    assert not hasattr(numbers, "queue")
