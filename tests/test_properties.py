@@ -82,11 +82,15 @@ def test_order_and_return_value(items: list[object], depth: int, result: object)
 @given(sources, depths, failures)
 def test_place_of_the_exception(items: list[object], depth: int, failure: BaseException) -> None:
     """B1: Whatever the source raises reaches the consumer after the items before it: the same object, once."""
+    workers: SimpleQueue[threading.Thread] = SimpleQueue()
 
     def fail() -> None:
+        workers.put(threading.current_thread())
         raise failure
 
     bg = BackgroundGenerator(give(items, fail, SimpleQueue()), depth)
+    if may_be_asked(items, depth, delivered=0) > len(items):
+        workers.get(timeout=LONG).join(LONG)  # so the failure is there before the first item is taken
     assert same([next(bg) for _ in items], items)
     with pytest.raises(type(failure)) as raised:
         next(bg)
