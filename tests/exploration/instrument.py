@@ -1,0 +1,206 @@
+"""The real code, compiled with a switch point before each access to shared state.
+
+The functions of `_handoff.py`, and the worker thread's own in `_worker.py`, become generators: loads and stores of
+attributes that are written outside a constructor, item stores, steps of a `map`, and methods of a queue or a set
+`yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does, and
+it is the same on every Python: a schedule found on one can be replayed on another.
+
+Not instrumented: constructors (nobody shares the object yet) and the counters of `Stats`, on which nothing depends.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import prefetch_generator
+
+from . import primitives
+
+SOURCE = Path(prefetch_generator.__file__).parent
+WORKER = {"_run", "_produce", "_close", "_as_raised_by_source"}  # the thread's own functions
+STEPPED = WORKER | {"block", "next"}  # the functions that have switch points; and all methods may have
+CONTAINERS = {"bells"}  # attributes that are set once, and whose truth value is shared state
+UNSHARED = {"delivered", "producer_wait", "consumer_wait", "source"}  # statistics; what only the worker touches
+
+Node = TypeVar("Node", bound=ast.AST)
+
+_numbers = count()
+
+
+class Change(NamedTuple):
+    """A bug: in `file`, `old` becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+class Code(NamedTuple):
+    """What a scenario needs."""
+
+    Handoff: Callable[[int], Any]
+    Receiver: type[Any]
+    Once: Callable[[], Any]
+    run: Callable[[Any], primitives.Steps]  # the worker's thread
+
+
+def load_code(*changes: Change) -> Code:
+    """Compile the hand-off and the worker, with these bugs, into fresh modules."""
+    texts = {name: changed(name, changes) for name in ("_handoff.py", "_worker.py")}
+    shared = set().union(*map(stored_attributes, texts.values())) | CONTAINERS
+    handoff, worker = (run_module(name, text, shared) for name, text in texts.items())
+    return Code(handoff["Handoff"], handoff["Receiver"], handoff["Once"], worker["_run"])
+
+
+def changed(name: str, changes: tuple[Change, ...]) -> str:
+    """Return the text of a source file after the changes; each must match exactly once."""
+    text = (SOURCE / name).read_text("utf-8")
+    for file, old, new in changes:
+        if file == name:
+            if text.count(old) != 1:
+                raise ValueError(f"{name} must have this once, it has it {text.count(old)} times:\n{old}")
+            text = text.replace(old, new)
+    return text
+
+
+def stored_attributes(text: str) -> set[str]:
+    """Return the attributes that are written outside constructors: what threads can race for."""
+    return {
+        node.attr
+        for function in functions(ast.parse(text))
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    } - UNSHARED
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    # A decorated one is a property of `repr`, or runs at exit.
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name != "__init__" and not node.decorator_list:
+            yield node
+
+
+def run_module(name: str, text: str, shared: set[str]) -> dict[str, Any]:
+    """Instrument and run a module; its names for what it stands on are those of `primitives`."""
+    tree = ast.parse(text)
+    tree.body = [node for node in tree.body if belongs(name, node)]
+    for function in functions(tree):
+        Instrument(shared).generic_visit(function)
+    filename = f"<explored {name} {next(_numbers)}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    namespace: dict[str, Any] = {"__name__": filename}
+    exec(compile(ast.fix_missing_locations(tree), filename, "exec"), namespace)
+    namespace.update(MODELLED)
+    return namespace
+
+
+def belongs(name: str, node: ast.stmt) -> bool:
+    """Leave out what would register another hook for exit or fork."""
+    if name == "_worker.py":
+        return isinstance(node, (ast.Import, ast.ImportFrom)) or getattr(node, "name", None) in WORKER
+    return not isinstance(node, ast.If)
+
+
+MODELLED: dict[str, Any] = {
+    "StopIteration": primitives.End,
+    "SimpleQueue": primitives.Queue,
+    "set": primitives.Set,
+    "map": primitives.Map,
+    "next": primitives.next_,
+    "block": primitives.block,
+    "get_ident": primitives.Current.get_ident,
+    "perf_counter": float,
+    "worker_stop_event": lambda: None,
+    "enter_worker": lambda stop: None,
+    "_live": set(),
+    "_call": primitives.call,
+    "_advance": primitives.advance,
+    "_DONE": primitives.DONE,
+}
+
+
+class Instrument(ast.NodeTransformer):
+    """Make a generator of a function: `yield` before each access to a shared attribute, `yield from` each call."""
+
+    def __init__(self, shared: set[str]) -> None:
+        self.shared = shared
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id not in STEPPED:
+            return node
+        stepped = ast.Call(ast.Name("_call", ast.Load()), [node.func, *node.args], node.keywords)
+        return located(node, ast.YieldFrom(stepped))
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        load = point(node.attr, "read", f"load {ast.unparse(node)}")
+        if isinstance(node.value, ast.Attribute) and node.value.attr in CONTAINERS:
+            return node  # its method is a switch point of its own
+        self.generic_visit(node)
+        if node.attr in self.shared and isinstance(node.ctx, ast.Load):
+            return located(node, pair(load, node, 1))
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+        (target,) = node.targets
+        label = f"store {ast.unparse(target)}"
+        self.generic_visit(node)
+        if isinstance(target, ast.Subscript):
+            node.value = located(node.value, pair(node.value, point("item", "write", label), 0))
+        if isinstance(target, ast.Attribute) and target.attr in self.shared:
+            node.value = located(node.value, pair(node.value, point(target.attr, "write", label), 0))
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AugAssign:
+        if getattr(node.target, "attr", None) in self.shared:
+            raise NotImplementedError(f"line {node.lineno}: an update of a shared attribute: load, then store")
+        self.generic_visit(node)
+        return node
+
+    def visit_For(self, node: ast.For) -> list[ast.stmt]:
+        if node.orelse:
+            raise NotImplementedError(f"line {node.lineno}: for ... else")
+        self.generic_visit(node)
+        iterator = f"_iterator_{node.lineno}"
+        start, loop = ast.parse(
+            f"{iterator} = iter(ITERABLE)\n"
+            "while True:\n"
+            f"    _item = yield from _advance({iterator})\n"
+            "    if _item is _DONE: break\n"
+            "    TARGET = _item\n"
+        ).body
+        for line in (start, loop):
+            for part in ast.walk(line):
+                located(node, part)
+        Fill({"ITERABLE": node.iter, "TARGET": node.target}).visit(ast.Module([start, loop], []))
+        assert isinstance(loop, ast.While)
+        loop.body += node.body
+        return [start, loop]
+
+
+class Fill(ast.NodeTransformer):
+    """Put expressions in the places of names."""
+
+    def __init__(self, expressions: dict[str, ast.expr]) -> None:
+        self.expressions = expressions
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.expressions.get(node.id, node)
+
+
+def point(what: str, access: str, label: str) -> ast.expr:
+    return ast.Yield(ast.Tuple([ast.Constant(part) for part in (what, access, label, None)], ast.Load()))
+
+
+def pair(first: ast.expr, second: ast.expr, index: int) -> ast.expr:
+    """Evaluate both, in this order, and have the value of one."""
+    return ast.Subscript(ast.Tuple([first, second], ast.Load()), ast.Constant(index), ast.Load())
+
+
+def located(node: ast.AST, new: Node) -> Node:
+    return ast.copy_location(new, node)

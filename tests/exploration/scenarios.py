@@ -1,0 +1,263 @@
+"""A worker, consumers and cancellers around one hand-off, and what must hold whatever their order is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+
+from .instrument import Code
+from .primitives import Current, End, Stepping, Steps, Until
+
+
+class Failed(Exception):  # noqa: N818 - the source's
+    """What a source raises."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Who is there, and what happens."""
+
+    items: int = 2
+    depth: int = 1
+    consumers: int = 1
+    cancels: int = 0  # close(), a stop event or the collector: each a thread that calls cancel() once
+    fails: bool = False  # the source, after its items
+    stuck: bool = False  # the source, after its items, until nobody waits for it any more
+    impatient: bool = False  # the consumers wait with a timeout first
+    pauses: bool = False  # the consumers, after their first item, until the worker has read ahead as far as it may
+    unsettled: bool = False  # nobody waits for the worker's thread to be gone (in truth it is waited for for a second)
+    dropped: bool = False  # the generator, whose finalizer was interrupted before its first line
+
+    def __call__(self, code: Code) -> Callable[[], Run]:
+        return lambda: Run(self, code)
+
+    @property
+    def is_stopped(self) -> bool:
+        return bool(self.cancels or self.dropped)
+
+    def __str__(self) -> str:
+        words = [f"{self.items} items, depth {self.depth}, {self.consumers} consumers"]
+        words += [f"{self.cancels} cancels"] if self.cancels else []
+        words += [
+            word for word in ("fails", "stuck", "impatient", "pauses", "unsettled", "dropped") if getattr(self, word)
+        ]
+        return ", ".join(words)
+
+
+class Run:
+    """One run: the threads, what they have seen so far, and the checks."""
+
+    def __init__(self, scenario: Scenario, code: Code) -> None:
+        self.scenario = scenario
+        self.handoff = code.Handoff(scenario.depth)
+        self.handoff.settle = self.settle
+        self.source = Source(self)
+        self.worker = Worker(self.source, self.handoff, code.Once())
+        self.receiver = code.Receiver()
+        self.receiver._handoff = self.handoff
+        self.delivered: list[list[int]] = [[] for _ in range(scenario.consumers)]
+        self.failures: list[BaseException] = []
+        self.ended = 0  # consumers
+        self.cancelled = False  # a cancel() has returned
+        Current.values |= {
+            "bells": lambda: frozenset(bell.name for bell in self.handoff.bells),
+            "parked": lambda: getattr(self.handoff.parked, "name", "nobody"),
+            "cancelled": lambda: self.cancelled,
+        }
+        for flag in ("open", "over", "producer", "failed"):
+            Current.values[flag] = partial(getattr, self.handoff, flag)
+        self.threads: dict[str, Steps] = {"worker": code.run(self.worker)}
+        self.threads |= {f"consumer {n}": self.consume(self.delivered[n]) for n in range(scenario.consumers)}
+        self.threads |= {f"cancel {n}": self.cancel() for n in range(scenario.cancels)}
+        if scenario.dropped:
+            self.threads["weak reference"] = self.handoff.wake.put("the owner is gone")
+
+    def settle(self) -> Steps:
+        if self.scenario.unsettled:
+            return
+        yield "worker", "read", "join the worker", Until(self.worker.ended.is_set)
+
+    def consume(self, delivered: list[int]) -> Steps:
+        timeout = 1.0 if self.scenario.impatient else None
+        failed = False
+        for turn in count():
+            Current.knows_only(turn, timeout, failed, tuple(delivered))
+            yield "cancelled", "read", "call next()", None
+            cancelled = self.cancelled
+            try:
+                item = yield from self.receiver.next(timeout)
+            except TimeoutError:
+                timeout = None
+            except Failed as failure:
+                self.failures.append(failure)
+                failed = True
+            except End:
+                break
+            else:
+                assert not cancelled, f"{item!r} was delivered by a next() that was called after cancel() had returned"
+                delivered.append(item)
+                if self.scenario.pauses:
+                    yield "source", "read", "pause", Until(self.source.is_ahead)
+        self.ended += 1
+
+    def cancel(self) -> Steps:
+        yield from self.handoff.cancel()
+        yield "cancelled", "write", "return from cancel()", None
+        self.cancelled = True
+
+    def check(self) -> None:
+        """Check, when everybody has ended, what each has seen."""
+        self.check_items()
+        self.check_failure()
+        self.check_rest()
+
+    def check_items(self) -> None:
+        """A1: nothing lost, repeated or reordered; after a cancel, nothing but a tail lost."""
+        everything = list(range(self.scenario.items))
+        for delivered in self.delivered:
+            assert delivered == sorted(set(delivered)), f"out of order: {delivered}"
+        together = sorted(chain.from_iterable(self.delivered))
+        assert together == sorted(set(together)), f"delivered twice: {self.delivered}"
+        if not self.scenario.is_stopped:
+            assert together == everything, f"lost: {set(everything) - set(together)}"
+        elif self.scenario.consumers == 1:
+            assert together == everything[: len(together)], f"lost in the middle: {together}"
+
+    def check_failure(self) -> None:
+        """B1, B2: raised to exactly one."""
+        assert len(self.failures) <= 1, "the failure was raised twice"
+        if self.scenario.fails and not self.scenario.is_stopped:
+            assert self.failures, "the failure was lost"
+
+    def check_rest(self) -> None:
+        """C1, C3, B3: nothing is kept, nobody would be woken for nothing, the source is closed if it has not ended."""
+        assert not self.handoff.bells, "a bell was left behind"
+        if not self.scenario.dropped:
+            assert not self.handoff.wake.content, "a wake-up was left behind"
+        assert not self.handoff.items.content, "items were left behind"
+        if self.scenario.is_stopped:
+            assert not self.handoff.outcome._held, "an outcome was left behind"
+        assert self.source.over != self.source.closed, "closed though it had ended, or left open"
+
+
+class Source(Stepping):
+    """The items, then the end or a failure. Sees that it is never pulled too often."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.pulled = 0
+        self.over = False
+        self.closed = False
+        self.pulled_after_cancel = 0
+
+    def step(self) -> Steps:
+        scenario, items = self.run.scenario, self.run.handoff.items
+        self.pulled += 1
+        assert self.pulled - items.taken <= scenario.depth, f"A2: pulled {self.pulled}, only {items.taken} taken"
+        self.pulled_after_cancel += self.run.cancelled
+        assert self.pulled_after_cancel <= 1, "pulled twice after cancel() had returned"
+        Current.knows_only(self.pulled, items.looks[Current.thread])  # from which follows how much room it knows of
+        if self.pulled <= scenario.items:
+            return self.pulled - 1
+        if scenario.stuck:
+            yield "source", "read", "be stuck in the source", Until(lambda: self.run.ended == scenario.consumers)
+        self.over = True
+        raise Failed if scenario.fails else End
+
+    def is_ahead(self) -> bool:
+        ahead = len(self.run.delivered[0]) + self.run.scenario.depth
+        return self.pulled >= min(ahead, self.run.scenario.items)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Event:
+    """A `StopEvent` that only says that it is set."""
+
+    def __init__(self) -> None:
+        self.flag = False
+
+    def set(self) -> None:
+        self.flag = True
+
+    def is_set(self) -> bool:
+        return self.flag
+
+
+class Verdict:
+    """Yes, the worker may touch the source: the constructor is not what is explored here."""
+
+    def get(self) -> bool:
+        return True
+
+
+class Worker:
+    """A `_worker.Worker` without its thread."""
+
+    def __init__(self, source: Source, handoff: object, once: object) -> None:
+        self.source = source
+        self.handoff = handoff
+        self.close_failure = once
+        self.verdict = Verdict()
+        self.stop = Event()
+        self.ended = Event()
+        self.abandoned = False
+
+
+# What is explored in every run of the tests, with how many preemptions; `None` is every schedule there is.
+QUICK = [
+    (Scenario(items=1), None),
+    (Scenario(items=1, depth=2), None),
+    (Scenario(items=2), 2),
+    (Scenario(items=3), 2),
+    (Scenario(items=3, depth=2, fails=True), 2),
+    (Scenario(items=2, fails=True, unsettled=True), 2),
+    (Scenario(items=2, impatient=True), 2),
+    (Scenario(items=2, pauses=True), 2),
+    (Scenario(items=3, depth=2, consumers=0, cancels=1), None),
+    (Scenario(items=2, consumers=0, cancels=1), None),
+    (Scenario(items=2, consumers=0, dropped=True), None),
+    (Scenario(items=1, cancels=1), 2),
+    (Scenario(items=2, cancels=1), 1),
+    (Scenario(items=1, cancels=1, stuck=True), 2),
+    (Scenario(items=1, cancels=1, fails=True), 2),
+    (Scenario(items=1, cancels=2), 1),
+    (Scenario(items=1, consumers=2), 1),
+    (Scenario(items=2, consumers=2), 1),
+    (Scenario(items=1, consumers=2, fails=True), 1),
+    (Scenario(items=1, consumers=2, fails=True, unsettled=True), 1),
+    (Scenario(items=1, consumers=2, cancels=1), 0),
+    (Scenario(items=1, consumers=2, cancels=1, stuck=True), 0),
+]
+
+# What can only be sampled.
+LARGE = [
+    Scenario(items=6, depth=3, consumers=3),
+    Scenario(items=5, depth=2, consumers=3, fails=True, impatient=True),
+    Scenario(items=6, depth=2, consumers=2, cancels=2),
+    Scenario(items=4, depth=1, consumers=3, cancels=1, stuck=True),
+]
+
+# What takes minutes, and is run by PREFETCH_EXPLORE=1.
+FULL = [
+    (Scenario(items=2), None),
+    (Scenario(items=3), None),
+    (Scenario(items=3, depth=2), None),
+    (Scenario(items=2, fails=True), None),
+    (Scenario(items=2, impatient=True), None),
+    (Scenario(items=1, cancels=1), None),
+    (Scenario(items=1, cancels=1, stuck=True), None),
+    (Scenario(items=2, cancels=1), 3),
+    (Scenario(items=3, depth=2, cancels=1), 2),
+    (Scenario(items=2, depth=2, cancels=1, fails=True), 3),
+    (Scenario(items=1, cancels=2), 2),
+    (Scenario(items=1, consumers=2), 3),
+    (Scenario(items=2, consumers=2), 2),
+    (Scenario(items=3, depth=2, consumers=2), 2),
+    (Scenario(items=2, consumers=2, fails=True), 2),
+    (Scenario(items=1, consumers=2, cancels=1), 1),
+    (Scenario(items=1, consumers=2, cancels=1, stuck=True), 1),
+]

@@ -1,0 +1,48 @@
+"""The hand-off in every order of its steps (contract A1, A2, A8, B1, B2, C1, C3)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .instrument import load_code
+from .scenarios import FULL, LARGE, QUICK, Scenario
+from .scheduler import AnyOrder, Priorities, Search, explore, replay, sample
+
+CODE = load_code()
+SEEDS = range(20_000 if os.environ.get("PREFETCH_EXPLORE") else 200)
+
+
+def verdict(scenario: Scenario, search: Search) -> str:
+    """Print what was seen; return what failed, with its numbered steps."""
+    print(f"{scenario}: {search}")
+    if search.simplest is None:
+        return ""
+    return (
+        f"{search.failed} of {search.schedules} schedules failed:\n{replay(scenario(CODE), search.simplest.schedule)}"
+    )
+
+
+@pytest.mark.parametrize(("scenario", "preemptions"), QUICK, ids=str)
+def test_nothing_goes_wrong_in_any_schedule(scenario: Scenario, preemptions: int | None) -> None:
+    """Nothing is lost, repeated, reordered or raised twice; nobody is ahead too far, or left asleep."""
+    failed = verdict(scenario, explore(scenario(CODE), preemptions))
+    assert not failed, failed
+
+
+@pytest.mark.parametrize("scenario", LARGE, ids=str)
+def test_nothing_goes_wrong_in_random_schedules(scenario: Scenario) -> None:
+    """The same holds where there are more threads, items and places than can be searched to the end."""
+    for policy in (AnyOrder, Priorities):
+        failed = verdict(scenario, sample(scenario(CODE), map(policy, SEEDS)))
+        assert not failed, failed
+
+
+@pytest.mark.skipif("PREFETCH_EXPLORE" not in os.environ, reason="takes long: PREFETCH_EXPLORE=1 runs it")
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("scenario", "preemptions"), FULL, ids=str)
+def test_nothing_goes_wrong_in_any_schedule_at_all(scenario: Scenario, preemptions: int | None) -> None:
+    """The same holds in all schedules, as far as a machine can count them."""
+    failed = verdict(scenario, explore(scenario(CODE), preemptions))
+    assert not failed, failed
