@@ -209,6 +209,35 @@ def test_set_is_safe_in_a_finalizer_inside_set_and_is_set() -> None:
     assert line > 5
 
 
+def test_set_wakes_a_waiter_that_comes_while_it_is_at_work() -> None:
+    """D1: whatever line set() is at when somebody begins to wait, and falls asleep."""
+    for line in itertools.count():
+        event = StopEvent()
+        settled: SimpleQueue[None] = SimpleQueue()  # the waiter is asleep, or back
+        waiters: list[SimpleQueue[bool]] = []
+
+        def wait(event: StopEvent = event, settled: SimpleQueue[None] = settled) -> bool:
+            with when_asleep(lambda: settled.put(None)):
+                answer = event.wait()
+            settled.put(None)
+            return answer
+
+        def begin(
+            wait: Callable[[], bool] = wait,
+            settled: SimpleQueue[None] = settled,
+            waiters: list[SimpleQueue[bool]] = waiters,
+        ) -> None:
+            waiters.append(in_thread(wait))
+            settled.get(timeout=LONG)
+
+        with at_line(line, begin):
+            event.set()
+        if not waiters:
+            break
+        assert waiters[0].get(timeout=LONG) is True
+    assert line > 2
+
+
 @posix
 def test_set_is_safe_in_a_signal_handler() -> None:
     """D1: ... and in a signal handler, which may run in the middle of the same event's set() and wait()."""
@@ -384,7 +413,7 @@ def test_inside_a_source_it_is_the_workers_stop_event() -> None:
     def source() -> Iterator[int]:
         try:
             seen.append(current_stop_event())
-            yield 0
+            yield from itertools.count()
         finally:
             seen.append(current_stop_event())
 
