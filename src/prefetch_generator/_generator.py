@@ -11,7 +11,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from prefetch_generator._handoff import Handoff, Receiver
-from prefetch_generator._stop import StopEvent, child_of, deadline_after
+from prefetch_generator._stop import StopEvent, deadline_after, own_event
 from prefetch_generator._worker import Worker
 
 if TYPE_CHECKING:
@@ -74,13 +74,15 @@ class BackgroundGenerator(Receiver[T_co]):
             raise TypeError(f"name must be a string or None, got {name!r}")
         self._name = _name_of(iterable) if name is None else name
         self._hint = _hint_of(iterable)
-        self._handoff: Handoff[T_co] = Handoff(depth)
-        self._handoff.owner = weakref.ref(self, self._handoff.wake.put)
-        self._worker = worker = Worker(_iterator_of(iterable), self._handoff, child_of(stop_event))
+        self._handoff = handoff = Handoff[T_co](depth)
+        handoff.owner = owner = weakref.ref(self, handoff.wake.put)
+        stop = own_event(owner, stop_event, handoff.cancel)
+        self._worker = worker = Worker(_iterator_of(iterable), handoff, stop)
         try:
             worker.start(f"BackgroundGenerator-{self._name}")
             # Last, and without a point where a signal handler could run: before it the source is untouched, after it
             # the constructor can no longer fail.
+            worker.allowed = True
             for _ in worker.allow:
                 break
         except BaseException:
@@ -111,9 +113,9 @@ class BackgroundGenerator(Receiver[T_co]):
         >>> next(numbers), numbers.close(), next(numbers, "closed")
         (0, True, 'closed')
         """
-        return self._close(timeout, stacklevel=3)
+        return self._close(timeout)
 
-    def _close(self, timeout: float | None, stacklevel: int) -> bool:
+    def _close(self, timeout: float | None) -> bool:
         deadline_after(timeout)  # a wrong timeout is refused before anything is stopped
         handoff, worker = self._handoff, self._worker
         if handoff.forked:
@@ -125,18 +127,18 @@ class BackgroundGenerator(Receiver[T_co]):
             warnings.warn(
                 f"{self._label} did not stop within {timeout} seconds: its source is still {worker.where()}",
                 RuntimeWarning,
-                stacklevel=stacklevel,
+                stacklevel=3,  # whoever called close() or left the `with` block
             )
             return False
         handoff.settle()
-        worker.close_failure.raise_it()
+        worker.raise_close_failure()
         return True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._close(5.0, stacklevel=3)
+        self._close(5.0)
 
     def __del__(self) -> None:
         worker = getattr(self, "_worker", None)  # absent if the constructor refused its arguments
@@ -192,7 +194,10 @@ def _iterator_of(iterable: Iterable[T_co]) -> Iterator[T_co]:
 
 
 def _name_of(iterable: object) -> str:
-    name = getattr(iterable, "__name__", None)  # a generator's is its function's
+    try:
+        name = getattr(iterable, "__name__", None)  # a generator's is its function's
+    except Exception:  # a name is not worth failing for
+        name = None
     return name if isinstance(name, str) else type(iterable).__name__
 
 

@@ -3,7 +3,7 @@
 Guarantees
     1. Every item put in is taken out once, in order, whatever interrupts the consumer, wherever.
     2. At most `depth` items are in the buffer or being made.
-    3. Nobody sleeps while there is something to do, and nobody is woken for nothing.
+    3. Nobody sleeps while there is something to do, nobody polls, and nobody is woken while nothing happens.
     4. No Python lock is held, ever: each method may be re-entered by a signal handler or a finalizer at any bytecode.
 
 What they rest on
@@ -40,13 +40,22 @@ from itertools import repeat
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from time import perf_counter
-from typing import Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
-from prefetch_generator._stop import block, deadline_after, subscribe, unsubscribe, worker_stop_event
+from prefetch_generator._stop import (
+    Bell,
+    block,
+    deadline_after,
+    raise_if_stopped,
+    subscribe,
+    unsubscribe,
+    worker_stop_event,
+)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+_BATCH = 1000  # items after which even an unbounded worker looks whether there still is a generator
 _NOBODY: Iterator[None] = repeat(None, 0)  # an answered call; it stays exhausted, so everybody can share it
 _process = object()  # stands for this process; a forked child gets another
 
@@ -60,6 +69,10 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _yes() -> object:
+    return True
+
+
 class Once:
     """An exception that is raised at most once, by whoever asks first, and not kept after that."""
 
@@ -69,6 +82,9 @@ class Once:
         self._held: dict[str, BaseException] = {}
         # `dict.pop` with a default never raises, so an exception on its way out cannot be mistaken for its absence.
         self._take: Iterator[BaseException | None] = map(self._held.pop, repeat("it"), repeat(None))
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
 
     def hold(self, exception: BaseException) -> None:
         self._held["it"] = exception
@@ -114,19 +130,19 @@ class Handoff(Generic[T]):
         self.depth = min(max_prefetch, sys.maxsize) if max_prefetch > 0 else sys.maxsize
         self.items: SimpleQueue[T] = SimpleQueue()
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
-        self.wake: SimpleQueue[object] = SimpleQueue()  # the worker sleeps on it
-        # A weak reference to the generator that puts itself into `wake` when there is no generator any more. It stops
-        # a parked worker even if the finalizer, which is Python code, was interrupted before its first line.
-        self.owner: Callable[[], object] | None = None
+        self.wake: Bell = SimpleQueue()  # the worker sleeps on it
         self.parked = _NOBODY  # the worker's call for help; written by the worker alone
-        self.bells: set[SimpleQueue[None]] = set()  # the consumers' calls: each sleeps on its own
+        self.bells: set[Bell] = set()  # the consumers' calls: each sleeps on its own
+        # A weak reference to the generator that, when there is no generator any more, puts itself into `wake`. It stops
+        # the worker even if the generator's finalizer, which is Python code, was interrupted before its first line.
+        self.owner: Callable[[], object] = _yes
         self.open = True  # until cancel()
         self.over = False  # until end(); then no item follows
         self.failed = False
         self.outcome = Once()  # how the source ended: StopIteration, or what it raised
         self.process = _process
-        self.producer = 0  # the worker's thread while it is in the source
-        self.settle: Callable[[], object] = lambda: None  # waits for the worker's thread to be gone
+        self.producer = 0  # the worker's thread, as long as it runs
+        self.settle: Callable[[], object] = _yes  # waits for the worker's thread to be gone
         # Under the GIL `+=` on these is atomic: it has no point where threads are switched. Without it, consumers
         # that share one object can lose a count of each other; nothing but `Stats` depends on them.
         self.delivered = 0
@@ -141,29 +157,36 @@ class Handoff(Generic[T]):
     # The worker's side. One thread, which no signal handler ever interrupts.
 
     def room(self) -> Iterator[None]:
-        """Wait until there is room; return an iterator with one None for each item that may be pulled."""
+        """Wait until there is room; return an iterator with one None for each item that may be pulled.
+
+        Does not wait once the hand-off is cancelled: whoever pulls looks at `open` before each item.
+        """
         # Only the worker adds, so the room it has seen cannot shrink: no need to look again for each item.
-        while True:
+        while self.open:
             free = self.depth - self.items.qsize()
-            if free > 0:
-                return repeat(None, free)
-            self._park()
+            if self.owner() is None:
+                self.cancel()
+            elif free > 0:
+                return repeat(None, min(free, _BATCH))
+            else:
+                self._park()
+        return repeat(None, 1)
 
     def _park(self) -> None:
         started = perf_counter()
         self.parked = map(self.wake.put, repeat(None, 1))
-        if self.items.qsize() < self.depth:
+        if self.items.qsize() < self.depth or not self.open:
             for _ in self.parked:  # answer myself, unless a consumer was faster; either way one token comes
                 break
-        if self.wake.get() is not None:  # no answer to the call, but what is left of the generator: see `owner`
-            self.cancel()
+        self.wake.get()
         self.parked = _NOBODY
         self.producer_wait += perf_counter() - started
 
     def ring(self) -> None:
         """Wake every consumer that waits. To be called after an item was put, if there are `bells`."""
         # All, not one: a consumer that is woken and then interrupted would have to pass the wake-up on, and could
-        # not do so for certain. Ring first and forget after: interrupted in between, the call is only repeated.
+        # not do so for certain. (Of several that wait, all but one thus wake in vain.) Ring first and forget after:
+        # interrupted in between, the call is only repeated.
         for bell in self.bells.copy():
             bell.put(None)
             self.bells.discard(bell)
@@ -171,24 +194,24 @@ class Handoff(Generic[T]):
     def end(self, outcome: BaseException | None) -> None:
         """Say that no further item comes, and why; the worker's last word here."""
         if outcome is not None:
-            self.failed = not isinstance(outcome, StopIteration)
+            self.failed = not issubclass(type(outcome), StopIteration)  # `isinstance` would ask the outcome itself
             self.outcome.hold(outcome)
         self.over = True  # after the last item and the outcome: who sees it finds both
         self.ring()
         if not self.open:
-            self._drop()  # what the unfinished step still gave
+            self._clear()  # what the unfinished step still gave, be it an item or a failure
 
     # Anybody's side.
 
     def cancel(self) -> None:
         """Drop what is buffered, release everybody who waits, deliver nothing more. Never waits."""
         self.open = False  # first: an item put after this is dropped by the consumer that takes it, or by end()
-        self._drop()
+        self._clear()
         for _ in self.parked:
             break
         self.ring()
 
-    def _drop(self) -> None:
+    def _clear(self) -> None:
         self.outcome.take()
         try:
             for _ in self.take:
@@ -242,7 +265,11 @@ class Receiver(Iterator[T_co]):
             if not self._wait_for_item(deadline):
                 raise TimeoutError(f"no item came within {timeout} seconds")
 
-    __next__ = next  # noqa: A003 - the method, as meant
+    if TYPE_CHECKING:
+
+        def __next__(self) -> T_co: ...  # without the timeout, as `Iterator` has it
+    else:
+        __next__ = next  # noqa: A003 - the method, as meant
 
     def _wait_for_item(self, deadline: float) -> bool:
         """Sleep until there may be an item, or an end, to take; return False if there is none by the `deadline`.
@@ -251,15 +278,15 @@ class Receiver(Iterator[T_co]):
         """
         handoff = self._handoff
         started = perf_counter()
-        bell: SimpleQueue[None] = SimpleQueue()
+        bell: Bell = SimpleQueue()
         ring = partial(bell.put, None)
         stop = worker_stop_event()
-        handoff.bells.add(bell)
+        watch = None
         try:
+            handoff.bells.add(bell)
             if stop is not None:
-                subscribe(stop, ring)
-                if stop.is_set():
-                    raise GeneratorExit
+                watch = subscribe(stop, bell, ring)
+            raise_if_stopped()
             # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
             # which costs the item; without this line it would cost a deadlock.
             for _ in handoff.parked:
@@ -269,6 +296,7 @@ class Receiver(Iterator[T_co]):
             handoff.bells.discard(bell)
             if stop is not None:
                 unsubscribe(stop, ring)
+            del watch
             handoff.consumer_wait += perf_counter() - started
 
     def _raise_end(self) -> NoReturn:
@@ -276,8 +304,6 @@ class Receiver(Iterator[T_co]):
         if handoff.open:
             handoff.settle()
             handoff.outcome.raise_it()
-        else:
-            stop = worker_stop_event()
-            if stop is not None and stop.is_set():
-                raise GeneratorExit  # closed by the same stop that this worker has been told: not the end of the data
+        if not handoff.open:  # perhaps by the same stop that this very worker has been told: not the end of the data
+            raise_if_stopped()
         raise StopIteration

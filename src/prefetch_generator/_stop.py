@@ -21,6 +21,9 @@ from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import NoReturn, TypeAlias
+
+Bell: TypeAlias = "SimpleQueue[object]"  # one sleeper sleeps on it; whatever is put in wakes it
 
 
 def deadline_after(timeout: float | None) -> float:
@@ -34,7 +37,7 @@ def deadline_after(timeout: float | None) -> float:
     return monotonic() + min(timeout, threading.TIMEOUT_MAX)
 
 
-def block(bell: SimpleQueue[None], deadline: float) -> bool:
+def block(bell: Bell, deadline: float) -> bool:
     """Sleep until `bell` rings; return False if it has not by the `deadline`."""
     while True:
         try:
@@ -68,11 +71,12 @@ class StopEvent:
     (True, True)
     """
 
-    __slots__ = ("__weakref__", "_children", "_flag", "_listeners", "_parent")
+    __slots__ = ("__weakref__", "_children", "_flag", "_listeners", "_owner", "_parent")
 
     def __init__(self) -> None:
         self._flag = False
         self._parent: StopEvent | None = None
+        self._owner: Callable[[], object] | None = None  # the generator whose end sets this event
         self._listeners: set[Callable[[], object]] = set()
         # Weak, because a shared event may outlive thousands of generators that were given it.
         self._children: set[weakref.ref[StopEvent]] = set()
@@ -80,19 +84,24 @@ class StopEvent:
     def set(self) -> None:
         """Set the event: wake every waiter and stop every generator that was given it. Never waits."""
         # Everything is done again when called again: a call that Ctrl-C cut short is mended by the next one.
-        self._flag = True
-        for reference in self._children.copy():
-            child = reference()
-            if child is not None:
-                child.set()
-        for listener in self._listeners.copy():
-            listener()
+        events = [self]
+        for event in events:  # which grows: children may have children
+            event._flag = True
+            events += [child for reference in event._children.copy() if (child := reference()) is not None]
+        for event in events:
+            for listener in event._listeners.copy():
+                listener()
 
     def is_set(self) -> bool:
         """Return True once the event has been set."""
-        # The parent is asked too: its flag is up before its children hear of it, and a source must never see the
-        # generator inside it end for a stop that it cannot see itself (it would take the stop for the end of data).
-        return self._flag or (self._parent is not None and self._parent.is_set())
+        # The parents are asked too: a parent's flag is up before its children hear of it, and a source must never see
+        # the generator inside it end for a stop that it cannot see itself: it would take the stop for the end of data.
+        event: StopEvent | None = self
+        while event is not None:
+            if event._flag or (event._owner is not None and event._owner() is None):
+                return True
+            event = event._parent
+        return False
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the event is set, at most `timeout` seconds (None: as long as it takes).
@@ -101,35 +110,48 @@ class StopEvent:
         Raises TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
         """
         deadline = deadline_after(timeout)
-        bell: SimpleQueue[None] = SimpleQueue()
+        bell: Bell = SimpleQueue()
         ring = partial(bell.put, None)
-        subscribe(self, ring)
+        watch = None
         try:
+            watch = subscribe(self, bell, ring)
             return self.is_set() or block(bell, deadline) or self.is_set()
         finally:
             unsubscribe(self, ring)
+            del watch
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot copy or pickle a StopEvent: nobody would set, or hear, the copy")
 
     def __repr__(self) -> str:
         return f"<StopEvent {'set' if self.is_set() else 'not set'}>"
 
 
-def subscribe(event: StopEvent, listener: Callable[[], object]) -> None:
-    """Have `listener` called by every `event.set()`; whoever subscribes looks at `is_set()` afterwards."""
-    event._listeners.add(listener)
+def subscribe(event: StopEvent, bell: Bell, ring: Callable[[], object]) -> object:
+    """Have `ring`, which rings `bell`, called by every `event.set()`; look at `event.is_set()` afterwards.
+
+    Keep what this returns until `unsubscribe`: a weak reference that rings the bell when the generator is dropped,
+    even if its finalizer, which is Python code, was interrupted before it could set the event.
+    """
+    event._listeners.add(ring)
+    owner = event._owner and event._owner()
+    return owner and weakref.ref(owner, bell.put)
 
 
-def unsubscribe(event: StopEvent, listener: Callable[[], object]) -> None:
-    """Undo `subscribe`."""
-    event._listeners.discard(listener)
+def unsubscribe(event: StopEvent, ring: Callable[[], object]) -> None:
+    """Undo `subscribe`; harmless if that was interrupted."""
+    event._listeners.discard(ring)
 
 
-def child_of(parent: StopEvent | None) -> StopEvent:
-    """Return a new event that `parent`, if there is one, sets along with itself, and not the other way round."""
-    child = StopEvent()
+def own_event(owner: Callable[[], object], parent: StopEvent | None, on_set: Callable[[], object]) -> StopEvent:
+    """Return a generator's own event: set by itself, by `parent` if there is one, and by the end of `owner`."""
+    event = StopEvent()
+    event._owner = owner
+    event._listeners.add(on_set)
     if parent is not None:
-        child._parent = parent
-        parent._children.add(weakref.ref(child, parent._children.discard))
-    return child
+        event._parent = parent
+        parent._children.add(weakref.ref(event, parent._children.discard))
+    return event
 
 
 def raise_flag(event: StopEvent) -> None:
@@ -140,6 +162,7 @@ def raise_flag(event: StopEvent) -> None:
 class _Current(threading.local):
     # Thread-local rather than a context variable: a helper thread that copies the source's context is not the source.
     stop_event: StopEvent | None = None
+    told = False  # the source has been told, by GeneratorExit, to stop
 
 
 _current = _Current()
@@ -166,3 +189,20 @@ def enter_worker(stop: StopEvent) -> None:
 def worker_stop_event() -> StopEvent | None:
     """Return this thread's stop event, or None if it is no worker's thread."""
     return _current.stop_event
+
+
+def raise_if_stopped() -> None:
+    """Raise GeneratorExit on a worker that is to stop: once, as `generator.close()` does at a `yield`.
+
+    Only once, so that a clean-up may use other generators.
+    """
+    stop = _current.stop_event
+    if stop is not None and not _current.told and stop.is_set():
+        _current.told = True
+        raise GeneratorExit
+
+
+def tell() -> bool:
+    """Have `raise_if_stopped` not raise from now on, on this thread; return True if it has raised before."""
+    told, _current.told = _current.told, True
+    return told

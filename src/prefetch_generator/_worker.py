@@ -6,21 +6,23 @@ what makes collection work: as long as the thread runs, nothing it holds keeps t
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 from queue import SimpleQueue
 from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from prefetch_generator._handoff import Handoff, Once
-from prefetch_generator._stop import StopEvent, enter_worker, raise_flag, subscribe
+from prefetch_generator._handoff import Handoff, Once, Receiver
+from prefetch_generator._stop import StopEvent, enter_worker, raise_flag, tell
 
 EXIT_GRACE = 1.0  # seconds that all workers together get at interpreter exit
 
@@ -28,113 +30,163 @@ _live: set[Worker] = set()  # the workers that have not ended; of those whose ge
 
 
 class Worker:
-    """What a worker's thread and its owner share beside the hand-off."""
+    """What a worker's thread and its owner share beside the hand-off.
 
-    __slots__ = ("abandoned", "allow", "close_failure", "ended", "handoff", "source", "stop", "thread", "verdict")
+    Whoever ends it does so through `stop`, which cancels the hand-off, which the thread sees. The two exceptions need
+    no Python code to run: an owner that vanishes (`handoff.owner`), and a constructor that fails (`allowed`).
+    """
+
+    __slots__ = ("abandoned", "allow", "allowed", "close_failure", "ended", "handoff", "source", "stop", "thread")
 
     def __init__(self, source: Iterator[Any], handoff: Handoff[Any], stop: StopEvent) -> None:
         self.source: Iterator[Any] | None = source  # until the thread takes it over
         self.handoff = handoff
         self.stop = stop
-        self.verdict: SimpleQueue[bool] = SimpleQueue()  # whether the thread may touch the source; the first counts
-        self.allow = map(self.verdict.put, repeat(True, 1))
+        self.allowed: bool | None = None  # whether the thread may touch the source; None until the constructor knows
+        self.allow = map(handoff.wake.put, repeat(None, 1))  # tells it, in one step
         self.ended = StopEvent()
         self.close_failure = Once()  # what the source raised while it was being closed
         self.abandoned = False  # nobody is left who could call close()
         self.thread: threading.Thread | None = None
-        subscribe(stop, handoff.cancel)
 
     def start(self, name: str) -> None:
-        """Start the thread. It does not touch the source before `allow` is iterated."""
+        """Start the thread. It does not touch the source before it is `allowed` to."""
         thread = threading.Thread(target=copy_context().run, args=(_run, self), name=name, daemon=True)
+        started: SimpleQueue[BaseException | None] = SimpleQueue()
         _live.add(self)
-        thread.start()
+        # Not `thread.start()`: that is Python code with locks, and where Ctrl-C ends it half-way, it leaves the thread
+        # in the lists of `threading` for ever, or stuck. On another thread no signal handler runs.
+        _thread.start_new_thread(_start, (thread, started))
+        failure = started.get()
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
         self.thread = thread
-        # Bounded: the thread is past its last line, but ends under a lock of `threading` that an interrupted frame of
-        # the very caller may hold, as when a signal handler closes the generator.
-        self.handoff.settle = partial(thread.join, 1.0)
+        self.handoff.settle = partial(_settle, thread)
         if self.stop.is_set():  # by a parent that was set before we listened
             self.stop.set()
 
     def disallow(self) -> None:
         """End the thread, if there is one, without the source having been touched."""
-        self.verdict.put(False)
         _live.discard(self)
+        self.allowed = False
+        self.handoff.wake.put(None)
         self.handoff.settle()
 
     def abandon(self) -> None:
         """Stop for want of an owner. Never waits; called by a finalizer, so at any bytecode of any thread."""
         self.abandoned = True
-        try:
-            self.verdict.put(False)  # counts only if the constructor has not come to its own verdict
-            self.stop.set()
-        except BaseException:  # a signal handler's: a finalizer cannot pass it on, and the stop must not be lost
-            self.abandon()
-            raise
+        self.stop.set()
         self.report()
 
     def report(self) -> None:
         """Give what the source raised while it was being closed to `threading.excepthook`, if nobody has had it."""
+        _live.discard(self)
         failure = self.close_failure.take()
         if failure is not None:
             details = (type(failure), failure, failure.__traceback__, self.thread)
             threading.excepthook(threading.ExceptHookArgs(details))
 
+    def raise_close_failure(self) -> None:
+        """Raise it, if nobody has had it."""
+        _live.discard(self)
+        self.close_failure.raise_it()
+
     def where(self) -> str:
-        """Return the file and line that the source is at."""
+        """Return the place that the source is at: the outermost frame that is not ours.
+
+        Not the innermost, which is often deep in somebody else's library.
+        """
+        place = nowhere = "in code that is not Python"
+        ours = Path(_run.__code__.co_filename).parent
         frame = sys._current_frames().get(self.handoff.producer)
-        # The outermost frame of the source, not the innermost, which is often deep in somebody else's library.
-        while frame is not None:
-            if frame.f_back is not None and frame.f_back.f_code in (_produce.__code__, _close.__code__):
-                return f"at {frame.f_code.co_filename}, line {frame.f_lineno}"
+        while frame is not None and frame.f_code is not _run.__code__:
+            if Path(frame.f_code.co_filename).parent != ours:
+                place = f"at {frame.f_code.co_filename}, line {frame.f_lineno}"
             frame = frame.f_back
-        return "in code that is not Python"
+        return nowhere if frame is None else place
+
+
+def _start(thread: threading.Thread, started: SimpleQueue[BaseException | None]) -> None:
+    try:
+        thread.start()
+    except BaseException as failure:
+        started.put(failure)
+    else:
+        started.put(None)
+
+
+def _settle(thread: threading.Thread) -> None:
+    """Wait for the few microseconds between the worker's last line and the end of its thread."""
+    # Bounded, for the thread ends under a lock of `threading` that an interrupted frame of the very caller may hold, as
+    # when a signal handler closes the generator.
+    if thread is not threading.current_thread():
+        thread.join(1.0)
 
 
 def _run(worker: Worker) -> None:
     handoff = worker.handoff
+    handoff.producer = get_ident()
+    enter_worker(worker.stop)
     source, worker.source = worker.source, None
-    if source is not None and worker.verdict.get():
-        enter_worker(worker.stop)
-        handoff.producer = get_ident()
-        outcome = _produce(handoff, source)
-        if outcome is None or (isinstance(outcome, GeneratorExit) and not handoff.open):
-            outcome = None
-            failure = _close(source)
-            if failure is not None:
-                worker.close_failure.hold(failure)
-                del failure
+    outcome = None
+    try:
+        while worker.allowed is None and handoff.owner() is not None:
+            handoff.wake.get()
+        if source is not None and worker.allowed:
+            outcome = _end(worker, source, _produce(handoff, source))
+    finally:
         del source  # before anybody can see the end: by then it is released
-        handoff.producer = 0  # thread numbers are used again
         handoff.end(outcome)
         del outcome
-    _live.discard(worker)
-    worker.ended.set()
-    if worker.abandoned:
-        worker.report()
+        if not worker.close_failure:
+            _live.discard(worker)
+        worker.ended.set()
+        if worker.abandoned or handoff.owner() is None:
+            worker.report()
+        handoff.producer = 0  # last, for the number of a thread is used again after its end
 
 
 def _produce(handoff: Handoff[Any], source: Iterator[Any]) -> BaseException | None:
     """Run the source until it ends or is told to stop; return how it ended, None if it has not."""
-    # One C call pulls and puts, so no frame of ours ever holds an item. `next` keeps StopIteration and its value,
-    # which a `for` loop over the source would swallow.
-    steps = map(handoff.items.put, source)
+    put = handoff.items.put
     try:
         while True:
             for _ in handoff.room():
                 if not handoff.open:
                     return None
-                next(steps)
+                put(next(source))  # no frame of ours ever holds an item
                 if handoff.bells:
                     handoff.ring()
     except BaseException as outcome:
         return _as_raised_by_source(outcome)
 
 
+def _end(worker: Worker, source: Iterator[Any], outcome: BaseException | None) -> BaseException | None:
+    """Return `outcome` if the source ended by itself; else see it closed, and return None."""
+    told = tell()
+    if outcome is not None and not told:
+        return outcome
+    worker.stop.set()  # which it is not yet if the owner vanished without a word
+    if told and issubclass(type(outcome), StopIteration):
+        return None  # told by GeneratorExit at a wait, a source may simply end, as a generator may in `close()`
+    if outcome is None or issubclass(type(outcome), GeneratorExit):
+        outcome = _close(source)
+    if outcome is not None:
+        worker.close_failure.hold(outcome)
+    return None
+
+
 def _close(source: Iterator[Any]) -> BaseException | None:
     """Close the source as `yield from` would (PEP 380); return what that raised."""
     try:
-        close = getattr(source, "close", None)
+        close: Callable[..., object] | None = getattr(source, "close", None)
+        if close is not None and isinstance(
+            source, Receiver
+        ):  # a generator over a generator, with nothing between them
+            close = partial(close, timeout=None)  # we are in no hurry: whoever waits for us has their own timeout
         if close is not None:
             close()
     except BaseException as failure:
@@ -143,9 +195,10 @@ def _close(source: Iterator[Any]) -> BaseException | None:
 
 
 def _as_raised_by_source(exception: BaseException) -> BaseException:
-    # Without our frame, which says nothing to the user and would keep what it holds alive.
-    traceback = exception.__traceback__
-    return exception.with_traceback(traceback and traceback.tb_next)
+    # Without our own frame, which says nothing to the user and would keep what it holds alive. Through `sys` and
+    # `BaseException`, for an exception may have attributes of these names that raise.
+    traceback = sys.exc_info()[2]
+    return BaseException.with_traceback(exception, traceback and traceback.tb_next)
 
 
 @atexit.register  # runs when the non-daemon threads have ended, so whoever still consumes has had everything
