@@ -120,12 +120,11 @@ def _spdl() -> Make:
     class Closable:
         def __init__(self, source: Iterable[Any], depth: int) -> None:
             pipeline = builder().add_source(source).add_sink(depth).build(num_threads=1, use_thread_output_queue=True)
-            iterator = iter(pipeline)
             self.stop = pipeline.stop
-            self.iterator = iterator
+            self.iterator: Iterator[Any] = iter(pipeline)
 
         def __iter__(self) -> Iterator[Any]:
-            return self.iterator  # type: ignore[no-any-return]
+            return self.iterator
 
         def __next__(self) -> Any:
             return next(self.iterator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import gc
+import itertools
 import signal
 import sys
 import threading
@@ -407,16 +408,15 @@ def test_a_storm_of_interrupts_loses_nothing(max_prefetch: int) -> None:
             raise Strike
 
     got: list[int] = []
-    numbers = BackgroundGenerator(range(3_000), max_prefetch)
+    numbers = BackgroundGenerator(itertools.count(), max_prefetch)
     previous = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
-        while len(got) < 3_000:
+        while strikes < 30 or len(got) < 100:
             with contextlib.suppress(Strike):
                 got.append(next(numbers))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-    assert got == list(range(3_000))
-    assert next(numbers, None) is None
-    assert strikes > 5
+    assert numbers.close()
+    assert got == list(range(len(got)))

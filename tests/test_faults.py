@@ -161,7 +161,7 @@ class Hostile:
     def refuse(self, *_: object) -> bool:
         raise HostileError
 
-    __eq__ = __ne__ = __lt__ = __bool__ = refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __bool__ = refuse
     __hash__ = __len__ = __iter__ = __repr__ = refuse  # type: ignore[assignment]
     __index__ = __call__ = __enter__ = refuse
 

@@ -83,9 +83,9 @@ class Worker:
 
     def report(self) -> None:
         """Give what the source raised while it was being closed to `threading.excepthook`, if nobody has had it."""
-        _live.discard(self)
         failure = self.close_failure.take()
         if failure is not None:
+            _live.discard(self)
             details = (type(failure), failure, failure.__traceback__, self.thread)
             threading.excepthook(threading.ExceptHookArgs(details))
 
@@ -141,7 +141,7 @@ def _run(worker: Worker) -> None:
         del source  # before anybody can see the end: by then it is released
         handoff.end(outcome)
         del outcome
-        if not worker.close_failure:
+        if not worker.close_failure:  # else there is still something to report, at exit at the latest
             _live.discard(worker)
         worker.ended.set()
         if worker.abandoned or handoff.owner() is None:

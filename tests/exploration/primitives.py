@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from operator import length_hint
+from operator import attrgetter, length_hint
 from queue import Empty
 from types import GeneratorType
 from typing import Any, Protocol
@@ -116,7 +116,7 @@ class Set(set[Any]):
 
     def copy(self) -> Steps:  # type: ignore[override]
         yield "bells", "read", "copy", None
-        return set(self)
+        return sorted(self, key=attrgetter("name"))  # in the same order in every run
 
 
 class Stepping(Iterator[Any]):
