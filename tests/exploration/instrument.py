@@ -1,6 +1,6 @@
 """The real code, compiled with a switch point before each access to shared state.
 
-The functions of `_handoff.py`, and the worker thread's own in `_worker.py`, become generators: loads and stores of
+The functions of `_handoff.py`, and the worker's loop in `_worker.py`, become generators: loads and stores of
 attributes that are written outside a constructor, item stores, steps of a `map`, and methods of a queue or a set
 `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does, and
 it is the same on every Python: a schedule found on one can be replayed on another.
@@ -22,10 +22,21 @@ import prefetch_generator
 from . import primitives
 
 SOURCE = Path(prefetch_generator.__file__).parent
-WORKER = {"_run", "_produce", "_close", "_as_raised_by_source"}  # the thread's own functions
-STEPPED = WORKER | {"block", "next"}  # the functions that have switch points; and all methods may have
+WORKER = {"_produce", "_as_raised_by_source"}  # its loop; what comes after that, each scenario says for itself
+PLAIN = {
+    "bool",
+    "get_ident",
+    "isinstance",
+    "issubclass",
+    "map",
+    "min",
+    "partial",
+    "perf_counter",
+    "repeat",
+    "SimpleQueue",
+}
 CONTAINERS = {"bells"}  # attributes that are set once, and whose truth value is shared state
-UNSHARED = {"delivered", "producer_wait", "consumer_wait", "source"}  # statistics; what only the worker touches
+STATISTICS = {"delivered", "producer_wait", "consumer_wait"}
 
 Node = TypeVar("Node", bound=ast.AST)
 
@@ -45,8 +56,7 @@ class Code(NamedTuple):
 
     Handoff: Callable[[int], Any]
     Receiver: type[Any]
-    Once: Callable[[], Any]
-    run: Callable[[Any], primitives.Steps]  # the worker's thread
+    produce: Callable[[Any, Any], primitives.Steps]  # the worker's loop
 
 
 def load_code(*changes: Change) -> Code:
@@ -54,7 +64,7 @@ def load_code(*changes: Change) -> Code:
     texts = {name: changed(name, changes) for name in ("_handoff.py", "_worker.py")}
     shared = set().union(*map(stored_attributes, texts.values())) | CONTAINERS
     handoff, worker = (run_module(name, text, shared) for name, text in texts.items())
-    return Code(handoff["Handoff"], handoff["Receiver"], handoff["Once"], worker["_run"])
+    return Code(handoff["Handoff"], handoff["Receiver"], worker["_produce"])
 
 
 def changed(name: str, changes: tuple[Change, ...]) -> str:
@@ -75,11 +85,11 @@ def stored_attributes(text: str) -> set[str]:
         for function in functions(ast.parse(text))
         for node in ast.walk(function)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-    } - UNSHARED
+    } - STATISTICS
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    # A decorated one is a property of `repr`, or runs at exit.
+    # A decorated one is a property that `repr` has use for.
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name != "__init__" and not node.decorator_list:
             yield node
@@ -116,8 +126,7 @@ MODELLED: dict[str, Any] = {
     "get_ident": primitives.Current.get_ident,
     "perf_counter": float,
     "worker_stop_event": lambda: None,
-    "enter_worker": lambda stop: None,
-    "_live": set(),
+    "raise_if_stopped": lambda: None,
     "_call": primitives.call,
     "_advance": primitives.advance,
     "_DONE": primitives.DONE,
@@ -132,8 +141,8 @@ class Instrument(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and node.func.id not in STEPPED:
-            return node
+        if isinstance(node.func, ast.Name) and node.func.id in PLAIN:
+            return node  # has no switch points; to treat it like the others would only take longer
         stepped = ast.Call(ast.Name("_call", ast.Load()), [node.func, *node.args], node.keywords)
         return located(node, ast.YieldFrom(stepped))
 

@@ -34,6 +34,7 @@ CANCEL = Scenario(items=1, cancels=1)
 STUCK = Scenario(items=1, cancels=1, stuck=True)
 UNHEARD = Scenario(items=2, consumers=0, cancels=1)
 
+PUT = "                put(next(source))"
 ANSWER = """\
                     for _ in handoff.parked:
                         break
@@ -60,7 +61,7 @@ MUTANTS = [
     ),
     Mutant(
         "the worker takes its call back before it sleeps",
-        (handoff("        if self.wake.get() is", "        self.parked = _NOBODY\n        if self.wake.get() is"),),
+        (handoff("        self.wake.get()", "        self.parked = _NOBODY\n        self.wake.get()"),),
         PLAIN,
     ),
     Mutant(
@@ -84,10 +85,8 @@ MUTANTS = [
     Mutant(
         "the worker rings before it puts",
         (
-            worker(
-                "                next(steps)\n                if handoff.bells:\n                    handoff.ring()\n",
-                "                if handoff.bells:\n                    handoff.ring()\n                next(steps)\n",
-            ),
+            worker("\n                if handoff.bells:\n                    handoff.ring()\n", "\n"),
+            worker(PUT, f"                if handoff.bells:\n                    handoff.ring()\n{PUT}"),
         ),
         PLAIN,
     ),
@@ -106,7 +105,7 @@ MUTANTS = [
     Mutant(
         "the consumer announces its bell after its look",
         (
-            handoff("        handoff.bells.add(bell)\n", ""),
+            handoff("            handoff.bells.add(bell)\n", ""),
             handoff(LOOKS, LOOKS.replace("block(", "handoff.bells.add(bell) or block(")),
         ),
         PLAIN,
@@ -131,11 +130,7 @@ MUTANTS = [
     ),
     Mutant(
         "the end is said before the last item",
-        (
-            worker(
-                "                next(steps)\n", "                handoff.over = True\n                next(steps)\n"
-            ),
-        ),
+        (worker(PUT, f"                handoff.over = True\n{PUT}"),),
         PLAIN,
     ),
     Mutant(
@@ -166,8 +161,21 @@ MUTANTS = [
     ),
     Mutant(
         "the end does not drop what came after a cancel",
-        (handoff("            self._drop()  # what", "            pass  # what"),),
+        (handoff("            self._clear()  # what", "            pass  # what"),),
         UNHEARD,
+    ),
+    Mutant(
+        "a full buffer hides a cancel from the worker",
+        (
+            handoff("        while self.open:", "        while True:"),
+            handoff("self.items.qsize() < self.depth or not self.open:", "self.items.qsize() < self.depth:"),
+        ),
+        UNHEARD,
+    ),
+    Mutant(
+        "the worker goes on for nobody",
+        (handoff("            if self.owner() is None:", "            if False:"),),
+        Scenario(items=3, consumers=0, dropped=True),
     ),
     Mutant("the worker does not look for a cancel", (worker("if not handoff.open:\n", "if False:\n"),), UNHEARD),
 ]

@@ -54,30 +54,52 @@ class Run:
         self.handoff = code.Handoff(scenario.depth)
         self.handoff.settle = self.settle
         self.source = Source(self)
-        self.worker = Worker(self.source, self.handoff, code.Once())
+        self.produce = code.produce
         self.receiver = code.Receiver()
         self.receiver._handoff = self.handoff
         self.delivered: list[list[int]] = [[] for _ in range(scenario.consumers)]
         self.failures: list[BaseException] = []
         self.ended = 0  # consumers
         self.cancelled = False  # a cancel() has returned
+        self.finished = False  # the worker has
+        self.alive = True  # the generator is
+        if scenario.dropped:
+            self.handoff.owner = self.owner
         Current.values |= {
             "bells": lambda: frozenset(bell.name for bell in self.handoff.bells),
             "parked": lambda: getattr(self.handoff.parked, "name", "nobody"),
             "cancelled": lambda: self.cancelled,
+            "owner": lambda: self.alive,
         }
         for flag in ("open", "over", "producer", "failed"):
             Current.values[flag] = partial(getattr, self.handoff, flag)
-        self.threads: dict[str, Steps] = {"worker": code.run(self.worker)}
+        self.threads: dict[str, Steps] = {"worker": self.work()}
         self.threads |= {f"consumer {n}": self.consume(self.delivered[n]) for n in range(scenario.consumers)}
         self.threads |= {f"cancel {n}": self.cancel() for n in range(scenario.cancels)}
         if scenario.dropped:
-            self.threads["weak reference"] = self.handoff.wake.put("the owner is gone")
+            self.threads["drop"] = self.drop()
+
+    def work(self) -> Steps:
+        """Do what `_worker._run` does, as far as the hand-off is concerned."""
+        outcome = yield from self.produce(self.handoff, self.source)
+        if outcome is None:
+            self.source.closed = True
+        yield from self.handoff.end(outcome)
+        self.finished = True
+
+    def owner(self) -> Steps:
+        yield "owner", "read", "owner()", None
+        return self if self.alive else None
+
+    def drop(self) -> Steps:
+        yield "owner", "write", "the last reference goes", None
+        self.alive = False
+        yield from self.handoff.wake.put("the weak reference")
 
     def settle(self) -> Steps:
         if self.scenario.unsettled:
             return
-        yield "worker", "read", "join the worker", Until(self.worker.ended.is_set)
+        yield "worker", "read", "join the worker", Until(lambda: self.finished)
 
     def consume(self, delivered: list[int]) -> Steps:
         timeout = 1.0 if self.scenario.impatient else None
@@ -169,42 +191,6 @@ class Source(Stepping):
     def is_ahead(self) -> bool:
         ahead = len(self.run.delivered[0]) + self.run.scenario.depth
         return self.pulled >= min(ahead, self.run.scenario.items)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Event:
-    """A `StopEvent` that only says that it is set."""
-
-    def __init__(self) -> None:
-        self.flag = False
-
-    def set(self) -> None:
-        self.flag = True
-
-    def is_set(self) -> bool:
-        return self.flag
-
-
-class Verdict:
-    """Yes, the worker may touch the source: the constructor is not what is explored here."""
-
-    def get(self) -> bool:
-        return True
-
-
-class Worker:
-    """A `_worker.Worker` without its thread."""
-
-    def __init__(self, source: Source, handoff: object, once: object) -> None:
-        self.source = source
-        self.handoff = handoff
-        self.close_failure = once
-        self.verdict = Verdict()
-        self.stop = Event()
-        self.ended = Event()
-        self.abandoned = False
 
 
 # What is explored in every run of the tests, with how many preemptions; `None` is every schedule there is.
