@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import functools
 import gc
 import itertools
 import signal
@@ -13,7 +14,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from queue import Empty, SimpleQueue
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -220,7 +221,7 @@ class StrikeAt:
             return None
         self.point()
         frame.f_trace_opcodes = True
-        names = {at.offset: at.opname for at in dis.get_instructions(frame.f_code)}
+        names = instructions(frame.f_code)
         before = -2
 
         def on_opcode(frame: FrameType, event: str, _: object) -> Any:
@@ -242,8 +243,15 @@ class StrikeAt:
             raise Strike
 
 
+@functools.cache
+def instructions(code: CodeType) -> dict[int, str]:
+    return {at.offset: at.opname for at in dis.get_instructions(code)}
+
+
 def every_strike(scenario: Callable[[Callable[[int], StrikeAt]], None]) -> None:
     """Run `scenario` with a strike at the first point, the second, ... until it gets through without one."""
+    gc.collect()
+    gc.freeze()  # makes the many collections below cheap
     n = missed = 0
     while missed < 3:  # threads make the number of points differ from run to run
         n += 1
@@ -256,6 +264,7 @@ def every_strike(scenario: Callable[[Callable[[int], StrikeAt]], None]) -> None:
 
         scenario(strike_at)
         missed = missed + 1 if strikes[-1].left > 0 else 0
+    gc.unfreeze()
     assert n > 10  # else it has struck nothing
 
 

@@ -55,7 +55,7 @@ from prefetch_generator._stop import (
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_BATCH = 1000  # items after which even an unbounded worker looks whether there still is a generator
+_BATCH = 100  # items after which even an unbounded worker looks whether there still is a generator
 _NOBODY: Iterator[None] = repeat(None, 0)  # an answered call; it stays exhausted, so everybody can share it
 _process = object()  # stands for this process; a forked child gets another
 

@@ -173,14 +173,14 @@ def _end(worker: Worker, source: Iterator[Any], outcome: BaseException | None) -
     if told and issubclass(type(outcome), StopIteration):
         return None  # told by GeneratorExit at a wait, a source may simply end, as a generator may in `close()`
     if outcome is None or issubclass(type(outcome), GeneratorExit):
-        outcome = _close(source)
-    if outcome is not None:
+        _close(worker, source)
+    else:
         worker.close_failure.hold(outcome)
     return None
 
 
-def _close(source: Iterator[Any]) -> BaseException | None:
-    """Close the source as `yield from` would (PEP 380); return what that raised."""
+def _close(worker: Worker, source: Iterator[Any]) -> None:
+    """Close the source as `yield from` would (PEP 380), and keep what that raises for `close()`."""
     try:
         close: Callable[..., object] | None = getattr(source, "close", None)
         if close is not None and isinstance(
@@ -190,8 +190,9 @@ def _close(source: Iterator[Any]) -> BaseException | None:
         if close is not None:
             close()
     except BaseException as failure:
-        return _as_raised_by_source(failure)
-    return None
+        # Held from here, whose name for it ends with the clause: the source's frame refers to its callers' frames, and
+        # a caller that still named the failure would close a cycle.
+        worker.close_failure.hold(_as_raised_by_source(failure))
 
 
 def _as_raised_by_source(exception: BaseException) -> BaseException:
