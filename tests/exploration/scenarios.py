@@ -59,6 +59,7 @@ class Run:
         self.receiver._handoff = self.handoff
         self.delivered: list[list[int]] = [[] for _ in range(scenario.consumers)]
         self.failures: list[BaseException] = []
+        self.wrong: list[str] = []  # what the source has seen: an exception that it raises goes its own way
         self.ended = 0  # consumers
         self.cancelled = False  # a cancel() has returned
         self.finished = False  # the worker has
@@ -131,6 +132,7 @@ class Run:
 
     def check(self) -> None:
         """Check, when everybody has ended, what each has seen."""
+        assert not self.wrong, self.wrong[0]
         self.check_items()
         self.check_failure()
         self.check_rest()
@@ -177,9 +179,11 @@ class Source(Stepping):
     def step(self) -> Steps:
         scenario, items = self.run.scenario, self.run.handoff.items
         self.pulled += 1
-        assert self.pulled - items.taken <= scenario.depth, f"A2: pulled {self.pulled}, only {items.taken} taken"
+        if self.pulled - items.taken > scenario.depth:
+            self.run.wrong.append(f"pulled {self.pulled} when {items.taken} were taken")
         self.pulled_after_cancel += self.run.cancelled
-        assert self.pulled_after_cancel <= 1, "pulled twice after cancel() had returned"
+        if self.pulled_after_cancel > 1:
+            self.run.wrong.append("pulled twice after cancel() had returned")
         Current.knows_only(self.pulled, items.looks[Current.thread])  # from which follows how much room it knows of
         if self.pulled <= scenario.items:
             return self.pulled - 1
@@ -209,7 +213,7 @@ QUICK = [
     (Scenario(items=1, cancels=1), 2),
     (Scenario(items=2, cancels=1), 1),
     (Scenario(items=1, cancels=1, stuck=True), 2),
-    (Scenario(items=1, cancels=1, fails=True), 2),
+    (Scenario(items=1, cancels=1, fails=True), 1),
     (Scenario(items=1, cancels=2), 1),
     (Scenario(items=1, consumers=2), 1),
     (Scenario(items=2, consumers=2), 1),
@@ -230,20 +234,18 @@ LARGE = [
 # What takes minutes, and is run by PREFETCH_EXPLORE=1.
 FULL = [
     (Scenario(items=2), None),
-    (Scenario(items=3), None),
     (Scenario(items=3, depth=2), None),
     (Scenario(items=2, fails=True), None),
-    (Scenario(items=2, impatient=True), None),
-    (Scenario(items=1, cancels=1), None),
-    (Scenario(items=1, cancels=1, stuck=True), None),
-    (Scenario(items=2, cancels=1), 3),
-    (Scenario(items=3, depth=2, cancels=1), 2),
-    (Scenario(items=2, depth=2, cancels=1, fails=True), 3),
+    (Scenario(items=3), 3),
+    (Scenario(items=2, impatient=True), 3),
+    (Scenario(items=1, cancels=1), 3),
+    (Scenario(items=1, cancels=1, stuck=True), 3),
+    (Scenario(items=2, cancels=1), 2),
+    (Scenario(items=3, depth=2, cancels=1, fails=True), 2),
     (Scenario(items=1, cancels=2), 2),
-    (Scenario(items=1, consumers=2), 3),
+    (Scenario(items=1, consumers=2), 2),
     (Scenario(items=2, consumers=2), 2),
-    (Scenario(items=3, depth=2, consumers=2), 2),
-    (Scenario(items=2, consumers=2, fails=True), 2),
+    (Scenario(items=3, depth=2, consumers=2, fails=True), 2),
     (Scenario(items=1, consumers=2, cancels=1), 1),
     (Scenario(items=1, consumers=2, cancels=1, stuck=True), 1),
 ]
