@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.candidates import BY_NAME
+from benchmarks.candidates import BASE, BY_NAME
 from benchmarks.workload import Column, Ratio, Workload
 from benchmarks.workloads import WORKLOADS
 
@@ -126,7 +126,11 @@ def ratio_table(runs: Sequence[Results]) -> str:
     head = ["ratio", *(f"{run['header']['implementation']} {run['header']['python']}" for run in runs)]
     rows = []
     for workload in WORKLOADS.values():
-        for ratio in workload.ratios:
+        to_base = {
+            (ratio.case, ratio.metric): ratio._replace(against=BASE.name, against_metric=ratio.metric)
+            for ratio in workload.ratios
+        }
+        for ratio in (*workload.ratios, *to_base.values()):
             against = ratio.against if ratio.metric == ratio.against_metric else ratio.against_metric
             cells = [spread(ratios(run["records"], workload.name, ratio)) for run in runs]
             if any(cell != NOTHING for cell in cells):
