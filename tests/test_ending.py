@@ -1141,6 +1141,35 @@ def test_a_chain_with_one_stop_event_stops_as_one(inner_first: bool) -> None:
         assert log == []
 
 
+@pytest.mark.parametrize("inner_first", [False, True])
+def test_an_inner_source_that_ends_because_it_was_told_to_is_no_end_of_the_data(inner_first: bool) -> None:
+    """C8: nor is it the end of the data if the inner source hears of the stop first, and ends by itself (D3)."""
+    for _ in range(10):
+        log: list[str] = []
+        shared = StopEvent()
+
+        def outer(
+            inner: BackgroundGenerator[bool] | None, shared: StopEvent = shared, log: list[str] = log
+        ) -> Iterator[bool]:
+            yield False
+            yield from inner or BackgroundGenerator(innermost(), stop_event=shared)
+            log.append("mistook the stop for the end")
+
+        def innermost() -> Iterator[bool]:
+            yield False
+            yield current_stop_event().wait(LONG)
+
+        inner = BackgroundGenerator(innermost(), stop_event=shared) if inner_first else None
+        stops = BackgroundGenerator(outer(inner), stop_event=shared)
+        del inner
+        assert [next(stops), next(stops)] == [False, False]
+        with at_every_line(lambda: time.sleep(0.001)):
+            shared.set()
+        assert next(stops, "over") == "over"
+        assert stops.close() is True
+        assert log == []
+
+
 def test_a_source_that_is_no_generator_is_closed_after_that(stuck: Stuck) -> None:
     """C8: it has not ended by itself when GeneratorExit comes out of its step: its close() is called."""
 

@@ -71,12 +71,13 @@ class StopEvent:
     (True, True)
     """
 
-    __slots__ = ("__weakref__", "_children", "_flag", "_listeners", "_owner", "_parent")
+    __slots__ = ("__weakref__", "_children", "_exit", "_flag", "_listeners", "_owner", "_parent")
 
     def __init__(self) -> None:
         self._flag = False
         self._parent: StopEvent | None = None
         self._owner: Callable[[], object] | None = None  # the generator whose end sets this event
+        self._exit: StopEvent | None = None  # set at interpreter exit
         self._listeners: set[Callable[[], object]] = set()
         # Weak, because a shared event may outlive thousands of generators that were given it.
         self._children: set[weakref.ref[StopEvent]] = set()
@@ -94,11 +95,13 @@ class StopEvent:
 
     def is_set(self) -> bool:
         """Return True once the event has been set."""
-        # The parents are asked too: a parent's flag is up before its children hear of it, and a source must never see
-        # the generator inside it end for a stop that it cannot see itself: it would take the stop for the end of data.
+        # What sets this event is asked too, for its flag is up before this one. A source must never see the generator
+        # inside it end for a stop that it cannot see itself: it would take the stop for the end of the data.
         event: StopEvent | None = self
         while event is not None:
             if event._flag or (event._owner is not None and event._owner() is None):
+                return True
+            if event._exit is not None and event._exit._flag:
                 return True
             event = event._parent
         return False
@@ -147,6 +150,7 @@ def own_event(owner: Callable[[], object], parent: StopEvent | None, on_set: Cal
     """Return a generator's own event: set by itself, by `parent` if there is one, and by the end of `owner`."""
     event = StopEvent()
     event._owner = owner
+    event._exit = _Exit.event
     event._listeners.add(on_set)
     if parent is not None:
         event._parent = parent
@@ -154,9 +158,14 @@ def own_event(owner: Callable[[], object], parent: StopEvent | None, on_set: Cal
     return event
 
 
-def raise_flag(event: StopEvent) -> None:
-    """Make `event.is_set()` true without waking anybody yet; `event.set()` is to follow."""
-    event._flag = True
+class _Exit:
+    event = StopEvent()
+
+
+def announce_exit() -> None:
+    """Make `is_set()` true, in one step, for every generator's own event made so far; their `set()` is to follow."""
+    _Exit.event._flag = True
+    _Exit.event = StopEvent()  # for those that other exit handlers still make
 
 
 class _Current(threading.local):

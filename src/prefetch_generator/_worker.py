@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any
 
 from prefetch_generator._handoff import Handoff, Once, Receiver
-from prefetch_generator._stop import StopEvent, enter_worker, raise_flag, tell
+from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, tell
 
 EXIT_GRACE = 1.0  # seconds that all workers together get at interpreter exit
 
@@ -167,9 +167,12 @@ def _produce(handoff: Handoff[Any], source: Iterator[Any]) -> BaseException | No
 def _end(worker: Worker, source: Iterator[Any], outcome: BaseException | None) -> BaseException | None:
     """Return `outcome` if the source ended by itself; else see it closed, and return None."""
     told = tell()
+    if worker.stop.is_set():
+        # Completely, before anybody can see an end: perhaps somebody else is just about to, or the owner vanished
+        # without a word; and a source that ends because it heard of the stop has not come to the end of its data.
+        worker.stop.set()
     if outcome is not None and not told:
         return outcome
-    worker.stop.set()  # which it is not yet if the owner vanished without a word
     if told and issubclass(type(outcome), StopIteration):
         return None  # told by GeneratorExit at a wait, a source may simply end, as a generator may in `close()`
     if outcome is None or issubclass(type(outcome), GeneratorExit):
@@ -205,8 +208,9 @@ def _as_raised_by_source(exception: BaseException) -> BaseException:
 @atexit.register  # runs when the non-daemon threads have ended, so whoever still consumes has had everything
 def _stop_all() -> None:
     workers = _live.copy()
-    for worker in workers:
-        raise_flag(worker.stop)  # all flags before the first effect, so that no source takes it for the end of data
+    if not workers:
+        return
+    announce_exit()  # to all, before the first of them ends, so that no source takes that for the end of the data
     for worker in workers:
         worker.stop.set()
     deadline = monotonic() + EXIT_GRACE

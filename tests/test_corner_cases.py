@@ -1,0 +1,324 @@
+"""Contract A to D: corners in which an earlier version was found to lose, hang or leak."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+import pytest
+
+from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+from prefetch_generator._stop import own_event
+
+LONG = 10.0  # seconds; an upper bound that only a hang reaches
+
+
+def test_iter_is_called_once() -> None:
+    """A4: iter(iterable) is called once; the iterator needs no __iter__ of its own, as in a `for` loop."""
+
+    class Steps:
+        def __init__(self) -> None:
+            self.left = iter(range(3))
+
+        def __next__(self) -> int:
+            return next(self.left)
+
+    class Source:
+        calls = 0
+
+        def __iter__(self) -> Steps:
+            self.calls += 1
+            return Steps()
+
+    source = Source()
+    assert list(BackgroundGenerator(source)) == [0, 1, 2]  # type: ignore[arg-type]  # an iterable as `for` takes it
+    assert source.calls == 1
+
+
+class SecretiveError(Exception):
+    """Refuses to be looked at."""
+
+    @property
+    def __traceback__(self) -> None:  # type: ignore[override]  # the point of it
+        raise AssertionError("looked at")
+
+    @property
+    def __class__(self) -> type:  # type: ignore[misc]  # the point of it
+        raise AssertionError("looked at")
+
+    def with_traceback(self, _: object) -> SecretiveError:
+        raise AssertionError("looked at")
+
+
+def test_a_failure_is_not_asked_for_anything() -> None:
+    """B1: an exception whose attributes raise is forwarded as any other, and the worker survives it."""
+    failure = SecretiveError()
+
+    def source() -> Iterator[int]:
+        yield 1
+        raise failure
+
+    numbers = BackgroundGenerator(source())
+    assert next(numbers) == 1
+    seen = None
+    try:
+        next(numbers)
+    except BaseException as error:
+        seen = error
+    assert seen is failure
+    assert list(numbers) == []
+
+
+@pytest.fixture
+def struck_finalizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every finalizer of a generator interrupted before its first line."""
+
+    def strike(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BackgroundGenerator, "__del__", strike)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # where Python sends what a finalizer raises
+
+
+@pytest.mark.parametrize("source", ["parked", "unbounded", "waits", "waits for another"])
+def test_a_generator_is_stopped_though_its_finalizer_was_struck(source: str, struck_finalizer: None) -> None:
+    """C6: wherever the worker is, it hears that its generator is gone, without a line of Python to tell it."""
+    begun = threading.Event()
+
+    def inner() -> Iterator[int]:
+        begun.set()
+        current_stop_event().wait()
+        yield 0
+
+    def outer() -> Iterator[int]:
+        yield 0
+        if source == "waits":
+            yield from inner()
+        if source == "waits for another":
+            yield from BackgroundGenerator(inner())
+        begun.set()
+        while True:
+            yield 0
+
+    numbers = BackgroundGenerator(outer(), 0 if source == "unbounded" else 2)
+    assert next(numbers) == 0
+    assert begun.wait(LONG)
+    worker, event = numbers._worker, numbers.stop_event
+    del numbers
+    assert worker.ended.wait(LONG)
+    assert event.is_set()
+
+
+def test_what_closing_raises_is_reported_though_the_finalizer_was_struck(
+    struck_finalizer: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C4: where nobody calls close(), it goes to threading.excepthook, also then."""
+    reported: SimpleQueue[object] = SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", lambda details: reported.put(details.exc_type))
+
+    def source() -> Iterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            raise KeyError
+
+    numbers = BackgroundGenerator(source())
+    assert next(numbers) == 0
+    del numbers
+    assert reported.get(timeout=LONG) is KeyError
+
+
+def test_a_stop_that_comes_between_the_end_and_its_cause_is_no_end_of_the_data() -> None:
+    """C8: an inner source has failed; while its consumer, a worker, comes to that, the stop drops the failure."""
+    shared = StopEvent()
+    log: list[str] = []
+
+    def inner() -> Iterator[int]:
+        yield 0
+        raise KeyError
+
+    def outer() -> Iterator[int]:
+        numbers = BackgroundGenerator(inner(), stop_event=shared)
+        numbers._handoff.settle = shared.set  # called between "the source has ended" and "how?"
+        try:
+            yield from numbers
+        except BaseException as error:
+            log.append(type(error).__name__)
+            raise
+        log.append("end of data")
+
+    numbers = BackgroundGenerator(outer(), stop_event=shared)
+    assert list(numbers) in ([], [0])
+    assert numbers.close()
+    assert log == ["GeneratorExit"]
+
+
+def test_a_clean_up_may_use_other_generators() -> None:
+    """C8: GeneratorExit is raised once, as generator.close() does; a `finally` may then wait for other generators."""
+    begun = threading.Event()
+    cleaned: list[int] = []
+
+    def endless() -> Iterator[int]:
+        begun.set()
+        current_stop_event().wait()
+        yield 0
+
+    def outer() -> Iterator[int]:
+        try:
+            yield from BackgroundGenerator(endless())
+        finally:
+            cleaned.extend(BackgroundGenerator(range(3), 1))
+
+    numbers = BackgroundGenerator(outer())
+    assert begun.wait(LONG)
+    assert numbers.close()
+    assert cleaned == [0, 1, 2]
+
+
+@pytest.mark.parametrize("told_at", ["a yield", "a wait"])
+def test_what_a_finally_raises_is_raised_by_close_wherever_it_was_told(told_at: str) -> None:
+    """C4 with C8: a source that is told to stop at a wait is being closed, just as one at a `yield`."""
+    begun = threading.Event()
+
+    def endless() -> Iterator[int]:
+        begun.set()
+        current_stop_event().wait()
+        yield 0
+
+    def outer() -> Iterator[int]:
+        try:
+            if told_at == "a wait":
+                yield from BackgroundGenerator(endless())
+            while True:
+                begun.set()
+                yield 0
+        finally:
+            raise KeyError("from the finally")
+
+    numbers = BackgroundGenerator(outer(), 1)
+    assert begun.wait(LONG)
+    with pytest.raises(KeyError, match="from the finally"):
+        numbers.close()
+    assert numbers.close()
+
+
+def test_a_source_that_swallows_the_stop_at_a_wait_has_ended() -> None:
+    """C8: as in generator.close(), a source that simply returns when it is told has been closed."""
+    begun = threading.Event()
+
+    def endless() -> Iterator[int]:
+        begun.set()
+        current_stop_event().wait()
+        yield 0
+
+    def outer() -> Iterator[int]:
+        try:
+            yield from BackgroundGenerator(endless())
+        except GeneratorExit:
+            return
+
+    numbers = BackgroundGenerator(outer())
+    assert begun.wait(LONG)
+    assert numbers.close()
+    assert list(numbers) == []
+
+
+def test_a_generator_over_a_generator_is_closed_without_a_time_limit() -> None:
+    """C6: a chain that is dropped warns of nothing: only whoever called close() has a timeout."""
+    timeouts = []
+
+    class Inner(BackgroundGenerator[int]):
+        def close(self, timeout: float | None = 5.0) -> bool:
+            timeouts.append(timeout)
+            return super().close(timeout)
+
+    with BackgroundGenerator(Inner(iter(int, 1))) as numbers:
+        assert next(numbers) == 0
+    assert timeouts == [None]
+
+
+def test_the_warning_does_not_name_a_line_of_this_library() -> None:
+    """C2: where a source waits in this library, the line is that of the source, or none."""
+    begun, go = threading.Event(), threading.Event()
+
+    def stuck() -> Iterator[int]:
+        begun.set()
+        assert go.wait(LONG)
+        yield 0
+
+    numbers = BackgroundGenerator(BackgroundGenerator(stuck()), name="outer")
+    assert begun.wait(LONG)
+    with pytest.warns(RuntimeWarning, match="'outer' did not stop within 0.01 seconds.* not Python$"):
+        assert numbers.close(0.01) is False
+    go.set()
+    assert numbers.close()
+
+
+def test_a_long_chain_of_stop_events_is_no_recursion() -> None:
+    """D2: stop events may be handed on from generator to generator as often as one likes."""
+    first = StopEvent()
+    last = first
+    for _ in range(sys.getrecursionlimit() + 100):  # as so many generators would make them
+        last = own_event(lambda: True, last, lambda: None)
+    assert not last.is_set()
+    first.set()
+    assert last.is_set()
+    assert last._flag
+
+
+EXIT = """
+    import sys, threading, time
+    from prefetch_generator import BackgroundGenerator, current_stop_event
+
+    def failing():
+        try:
+            while True:
+                yield 0
+        finally:
+            raise KeyError("while closing")
+
+    def polling():
+        yield 0
+        stop = current_stop_event()
+        while not stop.is_set():
+            time.sleep(0)
+
+    def outer():
+        yield from BackgroundGenerator(polling(), 1)
+        print("mistook the stop for the end of the data")
+"""
+
+
+def test_at_exit_what_closing_raised_is_reported_if_nobody_has_asked() -> None:
+    """C4 and C7: stopped by its event, still referred to, and never closed: it is reported at exit."""
+    script = """
+        numbers = sys.kept_for_ever = BackgroundGenerator(failing())
+        next(numbers)
+        numbers.stop_event.set()
+        numbers._worker.ended.wait()
+    """
+    done = python(script)
+    assert "KeyError: 'while closing'" in done.stderr
+    assert done.returncode == 0
+
+
+def test_at_exit_a_source_that_polls_is_no_end_of_the_data() -> None:
+    """C8 and C7: all workers hear of the exit in one step, so an inner one cannot end before the outer one hears."""
+    script = """
+        kept = [BackgroundGenerator(outer()) for _ in range(20)]
+        for numbers in kept:
+            next(numbers)
+    """
+    done = python(script)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def python(script: str) -> subprocess.CompletedProcess[str]:
+    code = textwrap.dedent(EXIT) + textwrap.dedent(script)
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
