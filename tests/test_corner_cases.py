@@ -46,8 +46,8 @@ class SecretiveError(Exception):
     def __traceback__(self) -> None:  # type: ignore[override]  # the point of it
         raise AssertionError("looked at")
 
-    @property
-    def __class__(self) -> type:  # type: ignore[misc]  # the point of it
+    @property  # type: ignore[misc]  # the point of it
+    def __class__(self) -> type:
         raise AssertionError("looked at")
 
     def with_traceback(self, _: object) -> SecretiveError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
@@ -592,3 +593,42 @@ def test_a_wait_that_ends_too_early_goes_on() -> None:
     assert block(bell, time.monotonic() + LONG) is True
     assert len(asked) == 4
     assert all(LONG - 5 < timeout <= LONG for timeout in asked)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@pytest.mark.xfail(
+    sys.version_info < (3, 13),
+    reason="SimpleQueue.get(timeout) of CPython before 3.13 waits for ever if the time runs out in a signal handler",
+)
+@pytest.mark.parametrize("wait", ["numbers.next(0.2)", "StopEvent().wait(0.2)", "numbers.close(0.2)"])
+def test_a_signal_handler_that_takes_longer_than_the_timeout_does_not_prolong_it(wait: str) -> None:
+    """C2, D1, E3: a wait that is interrupted by a handler, and whose time is over when that returns, is over."""
+    script = f"""
+        import signal, threading, time, warnings
+        from prefetch_generator import BackgroundGenerator, StopEvent
+
+        def source():
+            yield 0
+            threading.Event().wait()
+
+        warnings.simplefilter("ignore")
+        numbers = BackgroundGenerator(source())
+        next(numbers)
+        signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.4))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            print({wait})
+        except TimeoutError:
+            print(False)
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=6,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError("it waits for ever") from error
+    assert (done.stdout, done.stderr) == ("False\n", "")

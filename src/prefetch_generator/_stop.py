@@ -165,7 +165,12 @@ class _Exit:
 def announce_exit() -> None:
     """Make `is_set()` true, in one step, for every generator's own event made so far; their `set()` is to follow."""
     _Exit.event._flag = True
-    _Exit.event = StopEvent()  # for those that other exit handlers still make
+    renew_exit()  # for those that other exit handlers still make
+
+
+def renew_exit() -> None:
+    """Have the exit of this process concern only the generators that are made from now on."""
+    _Exit.event = StopEvent()
 
 
 class _Current(threading.local):

@@ -22,11 +22,11 @@ from time import monotonic
 from typing import Any
 
 from prefetch_generator._handoff import Handoff, Once, Receiver
-from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, tell
+from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, renew_exit, tell
 
 EXIT_GRACE = 1.0  # seconds that all workers together get at interpreter exit
 
-_live: set[Worker] = set()  # the workers that have not ended; of those whose generator was dropped too
+_live: set[Worker] = set()  # the workers that have not ended, or have something to report; their generator may be gone
 
 
 class Worker:
@@ -208,8 +208,6 @@ def _as_raised_by_source(exception: BaseException) -> BaseException:
 @atexit.register  # runs when the non-daemon threads have ended, so whoever still consumes has had everything
 def _stop_all() -> None:
     workers = _live.copy()
-    if not workers:
-        return
     announce_exit()  # to all, before the first of them ends, so that no source takes that for the end of the data
     for worker in workers:
         worker.stop.set()
@@ -219,5 +217,10 @@ def _stop_all() -> None:
             worker.report()
 
 
+def _after_fork_in_child() -> None:
+    _live.clear()
+    renew_exit()
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_live.clear)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
