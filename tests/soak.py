@@ -397,6 +397,12 @@ class Soak:
         self.blocks = math.inf
         self.files = math.inf
         self.threads = threading.active_count()
+        self.strays: SimpleQueue[str] = SimpleQueue()
+        # Nothing is raised where nobody can catch it, but by a handler that struck a finalizer of somebody else's.
+        threading.excepthook = lambda args: self.strays.put(f"thread hook: {args.exc_value!r}")
+        sys.unraisablehook = lambda args: (
+            None if issubclass(args.exc_type, Strike) else self.strays.put(f"unraisable: {args.exc_value!r}")
+        )
 
     def round(self) -> list[str]:
         """Run some episodes side by side; return what they violated."""
@@ -424,6 +430,8 @@ class Soak:
         self.wait_for_workers()
         faulthandler.cancel_dump_traceback_later()
         self.counters.collect()
+        while not self.strays.empty():
+            violations.append(f"round {self.rounds}, {self.strays.get()}")
         return violations
 
     def wait_for_workers(self) -> None:
