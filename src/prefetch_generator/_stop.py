@@ -7,8 +7,8 @@ and sleeps on its bell; `set` raises the flag first and rings afterwards.
 
     waiter: announce the bell, then look at the flag      setter: raise the flag, then look for bells
 
-Whichever comes second sees the first, so no wake-up is lost. Both sides go through the lock inside the `set` of
-listeners, which is what orders the two accesses on a free-threaded build.
+Whichever comes second sees the first, so no wake-up is lost. Both sides go through the lock inside the `set` of bells,
+which is what orders the two accesses on a free-threaded build.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import NoReturn, TypeAlias
 
 Bell: TypeAlias = "SimpleQueue[object]"  # one sleeper sleeps on it; whatever is put in wakes it
+
+
+# The only slicing in this library: Ctrl-C cannot end a longer wait of Windows' main thread before 3.14.
+_SLICED = sys.platform == "win32" and sys.version_info < (3, 14)
 
 
 def deadline_after(timeout: float | None) -> float:
@@ -39,6 +42,9 @@ def deadline_after(timeout: float | None) -> float:
 
 def block(bell: Bell, deadline: float) -> bool:
     """Sleep until `bell` rings; return False if it has not by the `deadline`."""
+    if deadline == math.inf and not _SLICED:
+        bell.get()
+        return True
     while True:
         try:
             bell.get(timeout=min(max(0.0, deadline - monotonic()), _longest_wait()))
@@ -50,10 +56,8 @@ def block(bell: Bell, deadline: float) -> bool:
 
 
 def _longest_wait() -> float:
-    # The only slicing in this library: Ctrl-C cannot end a longer wait of Windows' main thread before 3.14.
-    if sys.platform == "win32" and sys.version_info < (3, 14):
-        if threading.current_thread() is threading.main_thread():
-            return 0.1
+    if _SLICED and threading.current_thread() is threading.main_thread():
+        return 0.1
     return threading.TIMEOUT_MAX
 
 
@@ -71,14 +75,15 @@ class StopEvent:
     (True, True)
     """
 
-    __slots__ = ("__weakref__", "_children", "_exit", "_flag", "_listeners", "_owner", "_parent")
+    __slots__ = ("__weakref__", "_bells", "_children", "_exit", "_flag", "_on_set", "_owner", "_parent")
 
     def __init__(self) -> None:
         self._flag = False
         self._parent: StopEvent | None = None
         self._owner: Callable[[], object] | None = None  # the generator whose end sets this event
         self._exit: StopEvent | None = None  # set at interpreter exit
-        self._listeners: set[Callable[[], object]] = set()
+        self._on_set: Callable[[], object] | None = None
+        self._bells: set[Bell] = set()
         # Weak, because a shared event may outlive thousands of generators that were given it.
         self._children: set[weakref.ref[StopEvent]] = set()
 
@@ -90,8 +95,10 @@ class StopEvent:
             event._flag = True
             events += [child for reference in event._children.copy() if (child := reference()) is not None]
         for event in events:
-            for listener in event._listeners.copy():
-                listener()
+            if event._on_set is not None:
+                event._on_set()
+            for bell in event._bells.copy():
+                bell.put(None)
 
     def is_set(self) -> bool:
         """Return True once the event has been set."""
@@ -114,13 +121,12 @@ class StopEvent:
         """
         deadline = deadline_after(timeout)
         bell: Bell = SimpleQueue()
-        ring = partial(bell.put, None)
         watch = None
         try:
-            watch = subscribe(self, bell, ring)
+            watch = subscribe(self, bell)
             return self.is_set() or block(bell, deadline) or self.is_set()
         finally:
-            unsubscribe(self, ring)
+            unsubscribe(self, bell)
             del watch
 
     def __reduce__(self) -> NoReturn:
@@ -130,20 +136,20 @@ class StopEvent:
         return f"<StopEvent {'set' if self.is_set() else 'not set'}>"
 
 
-def subscribe(event: StopEvent, bell: Bell, ring: Callable[[], object]) -> object:
-    """Have `ring`, which rings `bell`, called by every `event.set()`; look at `event.is_set()` afterwards.
+def subscribe(event: StopEvent, bell: Bell) -> object:
+    """Have `bell` rung by every `event.set()`; look at `event.is_set()` afterwards.
 
     Keep what this returns until `unsubscribe`: a weak reference that rings the bell when the generator is dropped,
     even if its finalizer, which is Python code, was interrupted before it could set the event.
     """
-    event._listeners.add(ring)
+    event._bells.add(bell)
     owner = event._owner and event._owner()
     return owner and weakref.ref(owner, bell.put)
 
 
-def unsubscribe(event: StopEvent, ring: Callable[[], object]) -> None:
+def unsubscribe(event: StopEvent, bell: Bell) -> None:
     """Undo `subscribe`; harmless if that was interrupted."""
-    event._listeners.discard(ring)
+    event._bells.discard(bell)
 
 
 def own_event(owner: Callable[[], object], parent: StopEvent | None, on_set: Callable[[], object]) -> StopEvent:
@@ -151,7 +157,7 @@ def own_event(owner: Callable[[], object], parent: StopEvent | None, on_set: Cal
     event = StopEvent()
     event._owner = owner
     event._exit = _Exit.event
-    event._listeners.add(on_set)
+    event._on_set = on_set
     if parent is not None:
         event._parent = parent
         parent._children.add(weakref.ref(event, parent._children.discard))

@@ -128,7 +128,7 @@ def _settle(thread: threading.Thread) -> None:
 
 def _run(worker: Worker) -> None:
     handoff = worker.handoff
-    handoff.producer = get_ident()
+    handoff.pulling = handoff.producer = get_ident()
     enter_worker(worker.stop)
     source, worker.source = worker.source, None
     outcome = None
@@ -146,7 +146,7 @@ def _run(worker: Worker) -> None:
         worker.ended.set()
         if worker.abandoned or handoff.owner() is None:
             worker.report()
-        handoff.producer = 0  # last, for the number of a thread is used again after its end
+        handoff.pulling = handoff.producer = 0  # last, for the number of a thread is used again after its end
 
 
 def _produce(handoff: Handoff[Any], source: Iterator[Any]) -> BaseException | None:
