@@ -26,7 +26,7 @@ import pytest
 import prefetch_generator
 from prefetch_generator import BackgroundGenerator, StopEvent
 from prefetch_generator._generator import Stats
-from prefetch_generator._handoff import Once, Receiver
+from prefetch_generator._handoff import Handoff, Once, Receiver
 from prefetch_generator._stop import block
 
 LONG = 10.0  # seconds; an upper bound that only a hang reaches
@@ -487,6 +487,56 @@ def test_a_handler_that_takes_an_item_at_any_instruction_of_next(event: str, pac
         return at
 
     one_after_the_other(scenario, 40)
+
+
+@every_event
+@pytest.mark.parametrize("how", ["event", "drop"])
+def test_a_stop_at_any_instruction_of_the_worker_is_heard(event: str, how: str) -> None:
+    """C1, C6, D2: told once, and also between its look at the buffer and its sleep, it ends and closes its source."""
+
+    def scenario(n: int) -> At:
+        source = Untouched()
+        box: list[BackgroundGenerator[int]] = []
+        made = threading.Event()
+        worker_is: SimpleQueue[str] = SimpleQueue()
+
+        def stop() -> None:
+            if how == "drop":
+                box.clear()
+            else:
+                box[0].stop_event.set()
+
+        def action() -> None:  # on the worker, in the place of another thread that runs just then
+            assert made.wait(LONG)
+            stop()
+            worker_is.put("told")
+
+        def profile(frame: FrameType, event: str, called: Any) -> None:
+            if event == "c_call" and called.__name__ == "get" and frame.f_code is Handoff._park.__code__:
+                worker_is.put("asleep")
+
+        at = At(event, n, action)
+        before = threading.gettrace(), threading.getprofile()
+        threading.settrace(at.trace)
+        threading.setprofile(profile)
+        try:
+            box.append(BackgroundGenerator(source, 1, name="traced"))
+        finally:
+            threading.settrace(before[0])
+            threading.setprofile(before[1])
+        made.set()
+        for _ in range(2):
+            if worker_is.get(timeout=LONG) == "told":
+                break
+            next(box[0])
+        else:
+            if worker_is.get(timeout=LONG) == "asleep":
+                stop()
+        join_workers()
+        assert source.closed == 1
+        return at
+
+    one_after_the_other(scenario, 20)
 
 
 @every_event
