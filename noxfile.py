@@ -131,3 +131,29 @@ def coverage(session: nox.Session) -> None:
     session.run(*PYTHON, "-m", "coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+# The long ones, run by name; what they found last stands in docs/design.md and docs/benchmarks.md.
+
+
+@nox.session
+def explore(session: nox.Session) -> None:
+    """Explore the hand-off's schedules far beyond what the suite does: minutes, not seconds."""
+    session.install(".[test]")
+    session.run(*PYTHON, "-m", "pytest", "tests/exploration", *session.posargs, env={"PREFETCH_EXPLORE": "1"})
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Use everything at once, at random, for two minutes or ``-- --minutes N``."""
+    session.install(".[test]")
+    session.run(*PYTHON, "tests/soak.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, and rewrite the tables and charts in docs/; ``-- --quick`` for a first impression."""
+    peers = str(Path("build", "peers"))
+    session.install(".", "matplotlib", "numpy")
+    session.install("--target", peers, "-r", "benchmarks/requirements.txt")
+    session.run("python", "-m", "benchmarks", "--peers", peers, *session.posargs)
