@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import dis
 import functools
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 import prefetch_generator
-from prefetch_generator import BackgroundGenerator
+from prefetch_generator import BackgroundGenerator, _worker
 
 LONG = 10.0  # seconds; an upper bound that only a hang reaches
 
@@ -310,11 +311,27 @@ def test_a_strike_anywhere_in_next_does_not_lose_the_failure() -> None:
     every_strike(scenario)
 
 
-def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_source() -> None:
+def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """B4: a struck constructor leaves no worker behind; the same source, given to another, still has every item."""
+    launched: SimpleQueue[threading.Thread] = SimpleQueue()
+    start = _worker._start
+
+    def start_and_tell(thread: threading.Thread, started: SimpleQueue[BaseException | None]) -> None:
+        start(thread, started)
+        launched.put(thread)
+
+    real = _thread.start_new_thread
+    launches: list[object] = []
+
+    def launch(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        launches.append(real(function, args))
+
+    monkeypatch.setattr(_worker, "_start", start_and_tell)
+    monkeypatch.setattr(_thread, "start_new_thread", launch)
 
     def scenario(strike: Callable[[int], StrikeAt]) -> None:
-        before = threading.active_count()
         source = (n for n in range(3))
         numbers, struck = None, None
         with strike(0):
@@ -322,12 +339,12 @@ def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_
                 numbers = BackgroundGenerator(source)
             except Strike as error:
                 struck = error  # with its traceback, which holds the half-made generator
+        for _ in launches:
+            launched.get(timeout=LONG).join(0 if numbers else LONG)
+        launches.clear()
         if numbers is None:
             assert struck is not None
-            for thread in threading.enumerate():
-                if thread.name.startswith("BackgroundGenerator"):
-                    thread.join(LONG)
-            assert threading.active_count() == before
+            assert not [thread for thread in threading.enumerate() if thread.name.startswith("BackgroundGenerator")]
             numbers = BackgroundGenerator(source)
         assert list(numbers) == [0, 1, 2]
 
