@@ -1,0 +1,335 @@
+"""Contract A to F, sentence by sentence: what a mutant of the package could break and no other test would have seen."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import itertools
+import pickle
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from types import FrameType, ModuleType
+from typing import Any
+
+import pytest
+
+import prefetch_generator
+from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
+from prefetch_generator._handoff import Handoff, Receiver
+
+LONG = 10.0  # seconds; an upper bound that only a hang reaches
+
+
+@contextmanager
+def when_time_is_up(action: Callable[[], object]) -> Iterator[None]:
+    """Do `action` when a wait of this thread in a queue has run out."""
+
+    def profile(_frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_exception" and called.__name__ == "get" and isinstance(called.__self__, SimpleQueue):
+            action()
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def test_nothing_else_is_in_the_package() -> None:
+    """Public names: what the package needed to set itself up is gone."""
+    names = {name for name, value in vars(prefetch_generator).items() if not isinstance(value, ModuleType)}
+    assert {name for name in names if not name.startswith("__")} == {
+        name for name in prefetch_generator.__all__ if not name.startswith("__")
+    }
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copying_a_stop_event_says_why_it_cannot_be(copied: Callable[[object], object]) -> None:
+    """E2: copying or pickling is a TypeError that says why, for a stop event too."""
+    with pytest.raises(TypeError, match="nobody would set, or hear, the copy"):
+        copied(StopEvent())
+
+
+def test_a_stop_events_repr_shows_its_state() -> None:
+    """E5: repr shows the state."""
+    event = StopEvent()
+    assert repr(event) == "<StopEvent not set>"
+    event.set()
+    assert repr(event) == "<StopEvent set>"
+
+
+def test_a_wait_whose_time_is_up_as_the_event_is_set_says_that_it_is_set() -> None:
+    """D1: wait() -> bool, as `threading.Event` has it: what it returns is the state of the event at its end."""
+    event = StopEvent()
+    with when_time_is_up(event.set):
+        assert event.wait(0) is True
+
+
+def test_a_wait_leaves_nothing_behind_at_the_event() -> None:
+    """D1, A6: an event that is waited for again and again holds nothing of the waits that are over."""
+    event = StopEvent()
+    assert event.wait(0) is False
+    assert not event._bells
+
+
+def test_a_wait_of_a_source_for_another_generator_leaves_nothing_behind() -> None:
+    """C8, A6: nor does a worker that waits for another generator, at its own event or at the other's hand-off."""
+    seen: list[StopEvent] = []
+    go: SimpleQueue[int] = SimpleQueue()
+
+    def inner() -> Iterator[int]:
+        yield go.get(timeout=LONG)
+
+    numbers = BackgroundGenerator(inner())
+
+    def outer() -> Iterator[int]:
+        seen.append(current_stop_event())
+        with pytest.raises(TimeoutError):
+            numbers.next(0)
+        assert not numbers._handoff.bells
+        go.put(1)
+        yield from numbers
+
+    assert list(BackgroundGenerator(outer())) == [1]
+    assert not seen[0]._bells
+
+
+class Eager(SimpleQueue[object]):
+    """A queue to sleep on, in which nobody has to sleep: what would sleep is an error."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> object:
+        return super().get(block=False)
+
+
+class Announcing(SimpleQueue[object]):
+    """A queue to sleep on, which says that somebody is about to."""
+
+    def __init__(self) -> None:
+        self.asleep: SimpleQueue[None] = SimpleQueue()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> object:
+        self.asleep.put(None)
+        return super().get(block, timeout)
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["room", "cancelled"])
+def test_a_worker_does_not_sleep_when_there_is_something_to_do(cancelled: bool) -> None:
+    """A9, C1: room that came, or a stop, between its look and its announcement: the worker sees it."""
+    handoff = Handoff[int](1)
+    handoff.wake = Eager()
+    if cancelled:
+        handoff.items.put(0)
+        handoff.open = False
+    handoff._park()
+    assert handoff.wake.qsize() == 0
+
+
+def test_a_consumer_is_woken_once() -> None:
+    """A9: who has been woken is not woken again, for nothing."""
+    handoff = Handoff[int](1)
+    bell: SimpleQueue[object] = SimpleQueue()
+    handoff.bells.add(bell)
+    handoff.ring()
+    handoff.ring()
+    assert bell.qsize() == 1
+
+
+def test_a_source_that_iterates_its_own_generator_after_its_worker_has_slept() -> None:
+    """A10: it gets a RuntimeError, and no item that is buffered, though its worker has waited for room in between."""
+    go: SimpleQueue[None] = SimpleQueue()
+    own: list[BackgroundGenerator[object]] = []
+
+    def source() -> Iterator[object]:
+        go.get(timeout=LONG)
+        yield 0
+        yield 1
+        try:
+            yield next(own[0])
+        except RuntimeError as error:
+            yield str(error)
+
+    numbers = BackgroundGenerator(source(), max_prefetch=2)
+    own.append(numbers)
+    wake = Announcing()
+    numbers._handoff.wake = wake
+    go.put(None)
+    wake.asleep.get(timeout=LONG)
+    assert list(numbers) == [0, 1, "a source cannot iterate its own BackgroundGenerator: it would wait for itself"]
+    own.clear()
+
+
+def test_a_failure_that_the_unfinished_step_ends_in_is_dropped_and_not_kept() -> None:
+    """C4, B3: it is freed when the worker has ended, though the closed generator lives on."""
+
+    class Failure(Exception):  # noqa: N818 - nobody handles it
+        pass
+
+    entered: SimpleQueue[None] = SimpleQueue()
+    go: SimpleQueue[None] = SimpleQueue()
+    failures: list[weakref.ref[Failure]] = []
+
+    def source() -> Iterator[int]:
+        yield 0
+        entered.put(None)
+        go.get(timeout=LONG)
+        failure = Failure()
+        failures.append(weakref.ref(failure))
+        try:
+            raise failure
+        finally:
+            del failure
+
+    gc.disable()
+    try:
+        numbers = BackgroundGenerator(source())
+        entered.get(timeout=LONG)
+        with pytest.warns(RuntimeWarning, match="did not stop"):
+            assert numbers.close(0) is False
+        go.put(None)
+        assert numbers.close(LONG) is True
+        assert failures[0]() is None
+        assert repr(numbers).endswith("closed, 0/2 buffered>")
+    finally:
+        gc.enable()
+
+
+def test_an_item_lost_between_two_instructions_costs_no_deadlock() -> None:
+    """B4: nothing hangs, though whoever took an item was stopped before it could answer the worker's call."""
+    go: SimpleQueue[None] = SimpleQueue()
+
+    def source() -> Iterator[int]:
+        go.get(timeout=LONG)
+        yield from range(3)
+
+    numbers = BackgroundGenerator(source(), max_prefetch=1)
+    wake = Announcing()
+    numbers._handoff.wake = wake
+    go.put(None)
+    wake.asleep.get(timeout=LONG)
+    assert numbers._handoff.items.get() == 0
+    assert [numbers.next(LONG), numbers.next(LONG)] == [1, 2]
+
+
+@pytest.mark.parametrize(("change", "awake"), [("item", True), ("end", True), ("stop", True), ("nothing", False)])
+def test_a_consumer_does_not_sleep_when_there_is_something_to_do(change: str, awake: bool) -> None:
+    """A9: what came between its look and its announcement, an item, the end or a stop: the consumer sees it."""
+    receiver = Receiver[int]()
+    receiver._handoff = handoff = Handoff[int](2)
+    if change == "item":
+        handoff.items.put(1)
+    elif change == "end":
+        handoff.over = True
+    elif change == "stop":
+        handoff.open = False
+    assert receiver._wait_for_item(0.0) is awake
+
+
+def test_a_constructor_that_gets_no_thread_leaves_nothing_for_the_exit_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A4, C7: no thread can be started: the exit does not wait for a worker that never was."""
+
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    before = set(_worker._live)
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        BackgroundGenerator(range(3))
+    assert before == _worker._live
+
+
+def test_a_constructor_that_is_struck_after_the_start_waits_for_the_end_of_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """B4: a struck constructor leaves no worker behind: the thread is gone before the exception is out."""
+    start = _worker.Worker.start
+    settled: list[bool] = []
+
+    def start_and_strike(worker: _worker.Worker, name: str) -> None:
+        start(worker, name)
+        settle = worker.handoff.settle
+
+        def settle_and_look() -> None:
+            settle()
+            assert worker.thread is not None
+            settled.append(not worker.thread.is_alive())
+
+        worker.handoff.settle = settle_and_look
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_worker.Worker, "start", start_and_strike)
+    with pytest.raises(KeyboardInterrupt):
+        BackgroundGenerator(range(3))
+    assert settled == [True]
+
+
+def test_a_worker_that_ends_while_the_finalizer_runs_reports_what_closing_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """C4: where nobody calls close() it goes to the excepthook, also while the generator is being finalized."""
+    entered: SimpleQueue[None] = SimpleQueue()
+    go: SimpleQueue[None] = SimpleQueue()
+    reported: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda details: reported.append(details.exc_type))
+
+    def source() -> Iterator[int]:
+        try:
+            entered.put(None)
+            go.get(timeout=LONG)
+            yield 0
+        finally:
+            raise KeyError
+
+    numbers = BackgroundGenerator(source())
+    worker = numbers._worker
+    assert worker.thread is not None
+    entered.get(timeout=LONG)
+    worker.abandon()  # as the finalizer does, during which weak references to the generator still find it
+    go.put(None)
+    worker.thread.join(LONG)
+    assert reported == [KeyError]
+    assert worker not in _worker._live
+
+
+def test_a_close_that_raised_leaves_nothing_for_the_exit_to_report() -> None:
+    """C4: what closing raised is raised once, by close(): the worker is forgotten with it."""
+
+    def source() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            raise KeyError
+
+    numbers = BackgroundGenerator(source())
+    assert next(numbers) == 0
+    with pytest.raises(KeyError):
+        numbers.close(LONG)
+    assert numbers._worker not in _worker._live
+
+
+def test_the_source_is_released_before_anybody_can_see_the_end() -> None:
+    """A10: when the end is seen, the source has been released."""
+    go: SimpleQueue[None] = SimpleQueue()
+    over: list[bool] = []
+
+    class Held:
+        def __call__(self, n: int) -> int:
+            return n
+
+        def __del__(self) -> None:
+            over.append(handoff.over)
+
+    def empty() -> Iterator[int]:
+        go.get(timeout=LONG)
+        yield from ()
+
+    numbers = BackgroundGenerator(map(Held(), empty()))
+    handoff = numbers._handoff
+    go.put(None)
+    assert list(numbers) == []
+    assert over == [False]
