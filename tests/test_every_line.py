@@ -27,7 +27,7 @@ import prefetch_generator
 from prefetch_generator import BackgroundGenerator, StopEvent
 from prefetch_generator._generator import Stats
 from prefetch_generator._handoff import Handoff, Once, Receiver
-from prefetch_generator._stop import block
+from prefetch_generator._stop import Bell
 
 LONG = 10.0  # seconds; an upper bound that only a hang reaches
 PACKAGE = str(Path(prefetch_generator.__file__).parent)
@@ -68,7 +68,7 @@ class At:
             return None
         if event == "call":
             frame.f_trace_opcodes = self.event == "opcode"
-            if code is block.__code__:
+            if code is Bell.sleep.__code__:
                 self.asleep()
         elif event == self.event:
             self.count += 1

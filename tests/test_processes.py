@@ -25,7 +25,7 @@ def say(*words):
 @contextlib.contextmanager
 def asleep(action):
     def profile(frame, event, called):
-        if event == "c_call" and called.__name__ == "get" and isinstance(called.__self__, SimpleQueue):
+        if event == "c_call" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
             sys.setprofile(None)
             action()
     sys.setprofile(profile)

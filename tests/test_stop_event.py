@@ -39,10 +39,10 @@ def in_thread(function: Callable[[], T]) -> SimpleQueue[T]:
 
 @contextmanager
 def when_asleep(action: Callable[[], object]) -> Iterator[None]:
-    """Do `action` as soon as this thread goes to sleep in a queue: from there only a wake-up helps it."""
+    """Do `action` as soon as this thread goes to sleep on a bell: from there only a wake-up helps it."""
 
-    def profile(_frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_call" and called.__name__ == "get" and isinstance(called.__self__, SimpleQueue):
+    def profile(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
             action()
 
     sys.setprofile(profile)

@@ -43,7 +43,6 @@ from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from prefetch_generator._stop import (
     Bell,
-    block,
     deadline_after,
     raise_if_stopped,
     subscribe,
@@ -131,7 +130,7 @@ class Handoff(Generic[T]):
         self.depth = min(max_prefetch, sys.maxsize) if max_prefetch > 0 else sys.maxsize
         self.items: SimpleQueue[T] = SimpleQueue()
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
-        self.wake: Bell = SimpleQueue()  # the worker sleeps on it
+        self.wake: SimpleQueue[object] = SimpleQueue()  # the worker sleeps on it
         self.parked = _NOBODY  # the worker's call for help; written by the worker alone
         self.bells: set[Bell] = set()  # the consumers' calls: each sleeps on its own
         # A weak reference to the generator that, when there is no generator any more, puts itself into `wake`. It stops
@@ -192,7 +191,7 @@ class Handoff(Generic[T]):
         # not do so for certain. (Of several that wait, all but one thus wake in vain.) Ring first and forget after:
         # interrupted in between, the call is only repeated.
         for bell in self.bells.copy():
-            bell.put(None)
+            bell.ring()
             self.bells.discard(bell)
 
     def end(self, outcome: BaseException | None) -> None:
@@ -284,7 +283,7 @@ class Receiver(Iterator[T_co]):
         if get_ident() == handoff.producer:  # a finalizer, on the worker that was about to sleep or has just woken
             raise RuntimeError(_OWN_SOURCE)
         started = perf_counter()
-        bell: Bell = SimpleQueue()
+        bell = Bell()
         stop = worker_stop_event()
         watch = None
         try:
@@ -296,7 +295,7 @@ class Receiver(Iterator[T_co]):
             # which costs the item; without this line it would cost a deadlock.
             for _ in handoff.parked:
                 break
-            return bool(handoff.items.qsize() or handoff.over or not handoff.open or block(bell, deadline))
+            return bool(handoff.items.qsize() or handoff.over or not handoff.open or bell.sleep(deadline))
         finally:
             handoff.bells.discard(bell)
             if stop is not None:

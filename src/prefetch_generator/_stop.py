@@ -2,8 +2,8 @@
 
 `threading.Event.set` takes a lock in Python code. A signal handler or a finalizer that calls it while the same
 thread is inside that event waits for itself. Nothing here holds a lock while Python code runs: a waiter hands in a
-*bell* (a `SimpleQueue` of its own, whose C `put` may be called anywhere: bpo-32576), looks at the flag once more,
-and sleeps on its bell; `set` raises the flag first and rings afterwards.
+*bell* (a bare lock of its own, which may be released anywhere), looks at the flag once more, and sleeps on its bell;
+`set` raises the flag first and rings afterwards.
 
     waiter: announce the bell, then look at the flag      setter: raise the flag, then look for bells
 
@@ -13,16 +13,40 @@ which is what orders the two accesses on a free-threaded build.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
-Bell: TypeAlias = "SimpleQueue[object]"  # one sleeper sleeps on it; whatever is put in wakes it
+
+class Bell:
+    """What one sleeper sleeps on, once: a lock that is held until somebody rings."""
+
+    # Not a SimpleQueue: before 3.13 its `get(timeout=...)` never returns if the time runs out between two waits in it,
+    # which a signal handler that takes long, or a timeout of no time, is enough for.
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self, _: object = None) -> None:
+        """Wake the sleeper. Never waits."""
+        with contextlib.suppress(RuntimeError):  # it has been rung before
+            self._lock.release()
+
+    def sleep(self, deadline: float) -> bool:
+        """Sleep until somebody rings, or has rung; return False if nobody does by the `deadline`."""
+        if deadline == math.inf and not _SLICED:
+            return self._lock.acquire()
+        while not self._lock.acquire(timeout=min(max(0.0, deadline - monotonic()), _longest_wait())):
+            if monotonic() >= deadline:
+                return False
+        return True
 
 
 # The only slicing in this library: Ctrl-C cannot end a longer wait of Windows' main thread before 3.14.
@@ -38,21 +62,6 @@ def deadline_after(timeout: float | None) -> float:
     if not timeout >= 0:  # written so that NaN is refused too
         raise ValueError(f"timeout must be at least 0 seconds, got {timeout!r}")
     return monotonic() + min(timeout, threading.TIMEOUT_MAX)
-
-
-def block(bell: Bell, deadline: float) -> bool:
-    """Sleep until `bell` rings; return False if it has not by the `deadline`."""
-    if deadline == math.inf and not _SLICED:
-        bell.get()
-        return True
-    while True:
-        try:
-            bell.get(timeout=min(max(0.0, deadline - monotonic()), _longest_wait()))
-        except Empty:
-            if monotonic() >= deadline:
-                return False
-        else:
-            return True
 
 
 def _longest_wait() -> float:
@@ -98,7 +107,7 @@ class StopEvent:
             if event._on_set is not None:
                 event._on_set()
             for bell in event._bells.copy():
-                bell.put(None)
+                bell.ring()
 
     def is_set(self) -> bool:
         """Return True once the event has been set."""
@@ -120,11 +129,11 @@ class StopEvent:
         Raises TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
         """
         deadline = deadline_after(timeout)
-        bell: Bell = SimpleQueue()
+        bell = Bell()
         watch = None
         try:
             watch = subscribe(self, bell)
-            return self.is_set() or block(bell, deadline) or self.is_set()
+            return self.is_set() or bell.sleep(deadline) or self.is_set()
         finally:
             unsubscribe(self, bell)
             del watch
@@ -139,12 +148,12 @@ class StopEvent:
 def subscribe(event: StopEvent, bell: Bell) -> object:
     """Have `bell` rung by every `event.set()`; look at `event.is_set()` afterwards.
 
-    Keep what this returns until `unsubscribe`: a weak reference that rings the bell when the generator is dropped,
-    even if its finalizer, which is Python code, was interrupted before it could set the event.
+    Keep what this returns until `unsubscribe`: a weak reference that rings the bell when the generator is dropped, even
+    if its finalizer was interrupted before it could set the event.
     """
     event._bells.add(bell)
     owner = event._owner and event._owner()
-    return owner and weakref.ref(owner, bell.put)
+    return owner and weakref.ref(owner, bell.ring)
 
 
 def unsubscribe(event: StopEvent, bell: Bell) -> None:

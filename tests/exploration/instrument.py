@@ -24,6 +24,7 @@ from . import primitives
 SOURCE = Path(prefetch_generator.__file__).parent
 WORKER = {"_produce", "_as_raised_by_source"}  # its loop; what comes after that, each scenario says for itself
 PLAIN = {
+    "Bell",
     "bool",
     "get_ident",
     "isinstance",
@@ -118,11 +119,11 @@ def belongs(name: str, node: ast.stmt) -> bool:
 
 MODELLED: dict[str, Any] = {
     "StopIteration": primitives.End,
+    "Bell": primitives.Bell,
     "SimpleQueue": primitives.Queue,
     "set": primitives.Set,
     "map": primitives.Map,
     "next": primitives.next_,
-    "block": primitives.block,
     "get_ident": primitives.Current.get_ident,
     "perf_counter": float,
     "worker_stop_event": lambda: None,

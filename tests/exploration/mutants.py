@@ -44,7 +44,7 @@ CANCEL_END = """\
             break
         self.ring()
 """
-LOOKS = "handoff.items.qsize() or handoff.over or not handoff.open or block(bell, deadline)"
+LOOKS = "handoff.items.qsize() or handoff.over or not handoff.open or bell.sleep(deadline)"
 
 MUTANTS = [
     Mutant(
@@ -106,7 +106,7 @@ MUTANTS = [
         "the consumer announces its bell after its look",
         (
             handoff("            handoff.bells.add(bell)\n", ""),
-            handoff(LOOKS, LOOKS.replace("block(", "handoff.bells.add(bell) or block(")),
+            handoff(LOOKS, LOOKS.replace("bell.sleep(", "handoff.bells.add(bell) or bell.sleep(")),
         ),
         PLAIN,
     ),

@@ -103,6 +103,21 @@ class Queue:
         return len(self.content)
 
 
+class Bell(Queue):
+    """A `_stop.Bell`, which remembers that it was rung."""
+
+    def ring(self) -> Steps:
+        yield from self.put(None)
+
+    def sleep(self, deadline: float) -> Steps:
+        """Sleep: with a deadline, that may end at any moment."""
+        yield self.name, "both", "sleep", self if deadline == math.inf else None
+        if self.content:
+            self.content.popleft()
+            return True
+        return False
+
+
 class Set(set[Any]):
     """The set of bells: its methods are switch points. Its truth value is one where it is looked at."""
 
@@ -174,12 +189,3 @@ def advance(iterator: Any) -> Steps:
         return (yield from next_(iterator))
     except End:
         return DONE
-
-
-def block(bell: Queue, deadline: float) -> Steps:
-    """`_stop.block`: a wait with a deadline may end at any moment."""
-    yield bell.name, "both", "sleep", bell if deadline == math.inf else None
-    if bell.content:
-        bell.content.popleft()
-        return True
-    return False
