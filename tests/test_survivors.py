@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import dis
 import gc
 import itertools
 import pickle
+import subprocess
 import sys
+import textwrap
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import length_hint
 from queue import SimpleQueue
 from types import FrameType, ModuleType
 from typing import Any
@@ -20,7 +24,6 @@ import pytest
 import prefetch_generator
 from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
 from prefetch_generator._handoff import Handoff, Receiver
-from prefetch_generator._stop import Bell
 
 LONG = 10.0  # seconds; an upper bound that only a hang reaches
 
@@ -131,33 +134,28 @@ def test_a_worker_does_not_sleep_when_there_is_something_to_do(cancelled: bool) 
 
 def test_a_consumer_is_woken_once() -> None:
     """A9: who has been woken is not woken again, for nothing."""
-    rung = []
-
-    class Counted(Bell):
-        def ring(self, _: object = None) -> None:
-            rung.append(self)
-
     handoff = Handoff[int](1)
-    bell = Counted()
+    bell: SimpleQueue[object] = SimpleQueue()
     handoff.bells.add(bell)
     handoff.ring()
     handoff.ring()
-    assert rung == [bell]
+    assert bell.qsize() == 1
 
 
 def test_a_source_that_iterates_its_own_generator_after_its_worker_has_slept() -> None:
     """A10: it gets a RuntimeError, and no item that is buffered, though its worker has waited for room in between."""
     go: SimpleQueue[None] = SimpleQueue()
-    own: list[BackgroundGenerator[object]] = []
+    answer: SimpleQueue[object] = SimpleQueue()
+    own: list[BackgroundGenerator[int]] = []
 
-    def source() -> Iterator[object]:
+    def source() -> Iterator[int]:
         go.get(timeout=LONG)
         yield 0
         yield 1
         try:
-            yield next(own[0])
+            answer.put(next(own[0]))
         except RuntimeError as error:
-            yield str(error)
+            answer.put(str(error))
 
     numbers = BackgroundGenerator(source(), max_prefetch=2)
     own.append(numbers)
@@ -165,7 +163,9 @@ def test_a_source_that_iterates_its_own_generator_after_its_worker_has_slept() -
     numbers._handoff.wake = wake
     go.put(None)
     wake.asleep.get(timeout=LONG)
-    assert list(numbers) == [0, 1, "a source cannot iterate its own BackgroundGenerator: it would wait for itself"]
+    assert next(numbers) == 0
+    assert answer.get(timeout=LONG) == "a source cannot iterate its own BackgroundGenerator: it would wait for itself"
+    assert list(numbers) == [1]
     own.clear()
 
 
@@ -340,3 +340,99 @@ def test_the_source_is_released_before_anybody_can_see_the_end() -> None:
     go.put(None)
     assert list(numbers) == []
     assert over == [False]
+
+
+def test_the_clean_up_of_a_source_that_was_stopped_may_wait_for_other_generators() -> None:
+    """C8: GeneratorExit is raised once, as `generator.close()` does: a `finally` may wait for a generator."""
+    go: SimpleQueue[None] = SimpleQueue()
+    seen: list[str] = []
+
+    def other() -> Iterator[int]:
+        go.get(timeout=LONG)
+        yield 1
+
+    def source() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            try:
+                numbers.next(0)
+            except TimeoutError:
+                seen.append("waited")
+            except GeneratorExit:
+                seen.append("stopped")
+
+    numbers = BackgroundGenerator(other())
+    with BackgroundGenerator(source()) as stopped:
+        assert next(stopped) == 0
+    assert seen == ["waited"]
+    go.put(None)
+    assert list(numbers) == [1]
+
+
+def test_nothing_can_strike_the_constructor_once_the_worker_is_allowed() -> None:
+    """B4: a struck constructor leaves the source untouched: where it could be struck, the worker has no leave yet."""
+    steps = {step.offset: step.opname for step in dis.get_instructions(BackgroundGenerator.__init__)}
+    seen: list[tuple[bool, str]] = []
+    before = ""
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal before
+        if frame.f_code is not BackgroundGenerator.__init__.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "call" and sys.version_info[:2] == (3, 12):
+            sys.settrace(trace)  # the only place where this Python looks at f_trace_opcodes
+        if event == "opcode":
+            worker = frame.f_locals.get("worker")
+            allowed = worker is not None and length_hint(worker.allow.__reduce__()[1][1]) == 0
+            seen.append((allowed, before))
+            before = steps[frame.f_lasti]
+        return trace
+
+    earlier = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        numbers = BackgroundGenerator(range(3))
+    finally:
+        sys.settrace(earlier)
+    assert list(numbers) == [0, 1, 2]
+    assert any(allowed for allowed, _ in seen)
+    assert any("CALL" in name for allowed, name in seen if not allowed)
+    assert not [name for allowed, name in seen if allowed and ("CALL" in name or "JUMP" in name)]
+
+
+def test_a_source_whose_name_cannot_be_had_is_named_after_its_type() -> None:
+    """E5, A3: a name is not worth failing for."""
+
+    class Nameless:
+        @property
+        def __name__(self) -> str:
+            raise ValueError
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(3))
+
+    numbers = BackgroundGenerator(Nameless())
+    assert repr(numbers).startswith("<BackgroundGenerator 'Nameless' ")
+    assert list(numbers) == [0, 1, 2]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="no thread can be started any more when exit handlers run")
+def test_an_exit_handler_that_runs_after_the_stop_may_still_make_a_generator() -> None:
+    """C7: the exit stops the generators that there are, not those that other exit handlers still make."""
+    script = """
+        import atexit
+        atexit.register(lambda: print(list(BackgroundGenerator(range(3)))))
+        from prefetch_generator import BackgroundGenerator
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (["[0, 1, 2]"], "")
+
+
+def test_a_source_that_hints_at_nothing_is_not_one_without_a_hint() -> None:
+    """E4: operator.length_hint is what the source hinted at, and 0 is a hint."""
+    assert length_hint(BackgroundGenerator([]), 7) == 0
+    assert length_hint(BackgroundGenerator(n for n in ()), 7) == 7
