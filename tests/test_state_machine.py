@@ -124,8 +124,8 @@ class Caller(threading.Thread):
         del self.call  # and with it the generator
         self.answers.put((self, outcome))
 
-    def profile(self, _frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_call" and called.__name__ == "get" and isinstance(called.__self__, SimpleQueue):
+    def profile(self, frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
             self.asleep.set()
 
 
