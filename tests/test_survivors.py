@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dis
 import gc
@@ -443,3 +444,55 @@ def test_a_source_that_hints_at_nothing_is_not_one_without_a_hint() -> None:
     """E4: operator.length_hint is what the source hinted at, and 0 is a hint."""
     assert length_hint(BackgroundGenerator([]), 7) == 0
     assert length_hint(BackgroundGenerator(n for n in range(3)), 7) == 7
+
+
+def test_a_worker_is_woken_once_however_many_consumers_answer() -> None:
+    """A9: a worker's call for help is answered by one token, so that it wakes for nothing later."""
+    handoff = Handoff[int](1)
+    handoff.items.put(0)
+
+    class Answered(SimpleQueue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:
+            for _ in range(2):
+                for _ in handoff.parked:
+                    break
+            return super().get(block=False)
+
+    handoff.wake = Answered()
+    handoff._park()
+    assert handoff.wake.qsize() == 0
+
+
+def test_a_worker_that_is_about_to_sleep_cannot_wait_for_itself() -> None:
+    """A10: a RuntimeError and no deadlock, also for a finalizer that runs on the worker between two steps."""
+    receiver = Receiver[int]()
+    receiver._handoff = handoff = Handoff[int](1)
+    handoff.producer = threading.get_ident()
+    with pytest.raises(RuntimeError, match="it would wait for itself"):
+        receiver.next(0)
+
+
+def test_a_thread_that_cannot_be_started_makes_no_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A4, B3: what the constructor raises is freed as soon as the caller lets it go."""
+
+    class Refusal(RuntimeError):  # noqa: N818 - with weak references, which a RuntimeError has not
+        pass
+
+    failures: list[weakref.ref[Refusal]] = []
+
+    def refuse(_: threading.Thread) -> None:
+        failure = Refusal()
+        failures.append(weakref.ref(failure))
+        try:
+            raise failure
+        finally:
+            del failure
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    gc.disable()
+    try:
+        with contextlib.suppress(RuntimeError):
+            BackgroundGenerator(range(3))
+        assert failures[0]() is None
+    finally:
+        gc.enable()
