@@ -656,17 +656,13 @@ def test_a_long_storm_of_interrupts_loses_nothing() -> None:
     strikes = 0
     storm: SimpleQueue[None] = SimpleQueue()
 
-    def consume() -> None:
-        got.extend(numbers)  # in C: from next() to the list no signal handler runs that is not ours
-
     def handler(_: int, frame: FrameType | None) -> None:
         nonlocal strikes
         strikes += 1
         storm.put(None)
-        while frame is not None:  # raise inside consume(), and not in the loop around it
-            if frame.f_code is consume.__code__:
-                raise Strike
-            frame = frame.f_back
+        # Not in the loop below, nor in a tool that traces this test, which it could leave locked.
+        if frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+            raise Strike
 
     def source() -> Iterator[int]:
         for start in range(0, 60_000, 100):
@@ -680,7 +676,7 @@ def test_a_long_storm_of_interrupts_loses_nothing() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
         while True:
             try:
-                consume()
+                got.extend(numbers)  # in C: what next() has returned is in the list
                 break
             except Strike:
                 pass
