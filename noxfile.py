@@ -157,3 +157,10 @@ def bench(session: nox.Session) -> None:
     session.install(".", "matplotlib", "numpy")
     session.install("--target", peers, "-r", "benchmarks/requirements.txt")
     session.run("python", "-m", "benchmarks", "--peers", peers, *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break the package in one place at a time: a test has to fail. An hour or so; ``-- --log FILE`` resumes."""
+    session.install(".[test]", "cosmic-ray==8.7.*")
+    session.run("python", "tests/mutate.py", *session.posargs)
