@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
 from prefetch_generator._stop import own_event
 
 LONG = 10.0  # seconds; an upper bound that only a hang reaches
@@ -269,6 +269,11 @@ def test_a_long_chain_of_stop_events_is_no_recursion() -> None:
     first.set()
     assert last.is_set()
     assert last._flag
+
+
+def test_a_thread_does_not_wait_for_its_own_end() -> None:
+    """A10: a finalizer that runs on the worker after its last line may see the end; it cannot wait for its thread."""
+    _worker._settle(threading.current_thread())
 
 
 EXIT = """

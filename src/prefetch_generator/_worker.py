@@ -109,7 +109,8 @@ class Worker:
         return nowhere if frame is None else place
 
 
-def _start(thread: threading.Thread, started: SimpleQueue[BaseException | None]) -> None:
+def _start(thread: threading.Thread, started: SimpleQueue[BaseException | None]) -> None:  # pragma: no cover
+    # Every generator runs this, but on a thread that coverage cannot follow: `threading` has not started it.
     try:
         thread.start()
     except BaseException as failure:
