@@ -271,6 +271,15 @@ def test_a_long_chain_of_stop_events_is_no_recursion() -> None:
     assert last._flag
 
 
+def test_an_item_that_came_too_late_is_dropped_by_whoever_finds_it() -> None:
+    """C5: without the GIL an item may arrive after close() has emptied the buffer; next() does not deliver it."""
+    numbers = BackgroundGenerator(range(3))
+    assert numbers.close()
+    numbers._handoff.items.put(7)
+    assert next(numbers, None) is None
+    assert numbers.stats.buffered == 0
+
+
 def test_a_thread_does_not_wait_for_its_own_end() -> None:
     """A10: a finalizer that runs on the worker after its last line may see the end; it cannot wait for its thread."""
     _worker._settle(threading.current_thread())
