@@ -187,10 +187,9 @@ def _close(worker: Worker, source: Iterator[Any]) -> None:
     """Close the source as `yield from` would (PEP 380), and keep what that raises for `close()`."""
     try:
         close: Callable[..., object] | None = getattr(source, "close", None)
-        if close is not None and isinstance(
-            source, Receiver
-        ):  # a generator over a generator, with nothing between them
-            close = partial(close, timeout=None)  # we are in no hurry: whoever waits for us has their own timeout
+        if close is not None and isinstance(source, Receiver):
+            # A generator directly over another: no hurry, for whoever waits for us has a timeout of their own.
+            close = partial(close, timeout=None)
         if close is not None:
             close()
     except BaseException as failure:
