@@ -1141,8 +1141,9 @@ def test_a_chain_with_one_stop_event_stops_as_one(inner_first: bool) -> None:
         assert log == []
 
 
+@pytest.mark.parametrize("polls", [False, True])
 @pytest.mark.parametrize("inner_first", [False, True])
-def test_an_inner_source_that_ends_because_it_was_told_to_is_no_end_of_the_data(inner_first: bool) -> None:
+def test_an_inner_source_that_ends_because_it_was_told_to_is_no_end_of_the_data(inner_first: bool, polls: bool) -> None:
     """C8: nor is it the end of the data if the inner source hears of the stop first, and ends by itself (D3)."""
     for _ in range(10):
         log: list[str] = []
@@ -1157,7 +1158,10 @@ def test_an_inner_source_that_ends_because_it_was_told_to_is_no_end_of_the_data(
 
         def innermost() -> Iterator[bool]:
             yield False
-            yield current_stop_event().wait(LONG)
+            while polls and not current_stop_event().is_set():
+                time.sleep(0)  # sees the flag before anybody has acted on it
+            if not polls:
+                yield current_stop_event().wait(LONG)
 
         inner = BackgroundGenerator(innermost(), stop_event=shared) if inner_first else None
         stops = BackgroundGenerator(outer(inner), stop_event=shared)
