@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import textwrap
 import threading
@@ -14,7 +13,7 @@ import pytest
 from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
 from prefetch_generator._stop import own_event
 
-LONG = 10.0  # seconds; an upper bound that only a hang reaches
+from .helpers import LONG, python
 
 
 def test_iter_is_called_once() -> None:
@@ -316,9 +315,8 @@ def test_at_exit_what_closing_raised_is_reported_if_nobody_has_asked() -> None:
         numbers.stop_event.set()
         numbers._worker.ended.wait()
     """
-    done = python(script)
-    assert "KeyError: 'while closing'" in done.stderr
-    assert done.returncode == 0
+    _, err = python("-c", textwrap.dedent(EXIT) + textwrap.dedent(script))
+    assert "KeyError: 'while closing'" in err
 
 
 def test_at_exit_a_source_that_polls_is_no_end_of_the_data() -> None:
@@ -328,11 +326,4 @@ def test_at_exit_a_source_that_polls_is_no_end_of_the_data() -> None:
         for numbers in kept:
             next(numbers)
     """
-    done = python(script)
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-
-
-def python(script: str) -> subprocess.CompletedProcess[str]:
-    code = textwrap.dedent(EXIT) + textwrap.dedent(script)
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert python("-c", textwrap.dedent(EXIT) + textwrap.dedent(script)) == ("", "")

@@ -16,21 +16,19 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 
-import prefetch_generator
 from prefetch_generator import BackgroundGenerator, StopEvent
 from prefetch_generator._generator import Stats
 from prefetch_generator._handoff import Handoff, Once, Receiver
 from prefetch_generator._stop import Bell
 
-LONG = 10.0  # seconds; an upper bound that only a hang reaches
-PACKAGE = str(Path(prefetch_generator.__file__).parent)
+from .helpers import LONG, PACKAGE
+
 NAME = "BackgroundGenerator-traced"
 
 every_event = pytest.mark.parametrize("event", ["line", "opcode"])
@@ -568,15 +566,6 @@ def test_looking_at_it_at_any_instruction(event: str) -> None:
 
 
 # C6, the collector
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Switch the garbage collector off: it runs where the test says, and nowhere else."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 class Abandoner:

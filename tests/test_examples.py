@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from .helpers import python
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SAID = {
@@ -23,15 +23,9 @@ SAID = {
 
 def run(script: Path, *options: str) -> str:
     """Run an example as a user would, in a process of its own, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *options, str(script)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=50,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    out, err = python(*options, str(script))
+    assert err == ""
+    return out
 
 
 @pytest.mark.parametrize("name", SAID)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 import time
 
 import pytest
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork() and no SIGINT for one process")
+from .helpers import posix, python
 
 # What the scripts below start with.
 PROLOGUE = """
@@ -37,15 +35,8 @@ def stuck():
 
 def run(script: str, returncode: int = 0, before: str = "") -> tuple[list[str], str]:
     """Run the script, after `before` and the prologue; return the lines it printed and all that went to stderr."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", before + PROLOGUE + textwrap.dedent(script)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == returncode, done.stderr
-    return done.stdout.splitlines(), done.stderr
+    out, err = python("-c", before + PROLOGUE + textwrap.dedent(script), returncode=returncode)
+    return out.splitlines(), err
 
 
 def test_at_exit_a_source_at_a_yield_runs_its_finally() -> None:

@@ -23,7 +23,7 @@ import pytest
 import prefetch_generator
 from prefetch_generator import BackgroundGenerator, _worker
 
-LONG = 10.0  # seconds; an upper bound that only a hang reaches
+from .helpers import LONG
 
 
 class OddError(BaseException):

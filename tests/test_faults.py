@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -12,31 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TypeVar
 
 import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
 from prefetch_generator._stop import Bell
 
-T = TypeVar("T")
-
-LONG = 10.0  # seconds; an upper bound that only a hang reaches
-
-
-def in_thread(function: Callable[[], T]) -> SimpleQueue[T]:
-    """Call `function` on a thread of its own; what it returns comes out of the queue."""
-    result: SimpleQueue[T] = SimpleQueue()
-    threading.Thread(target=lambda: result.put(function())).start()
-    return result
-
-
-@pytest.fixture
-def hooked(monkeypatch: pytest.MonkeyPatch) -> SimpleQueue[threading.ExceptHookArgs]:
-    """Collect what `threading.excepthook` is called with."""
-    calls: SimpleQueue[threading.ExceptHookArgs] = SimpleQueue()
-    monkeypatch.setattr(threading, "excepthook", calls.put)
-    return calls
+from .helpers import LONG, in_thread, posix, python
 
 
 @pytest.fixture
@@ -566,14 +547,8 @@ def test_the_clock_on_the_wall_is_never_asked() -> None:
         print(0.1 <= monotonic() - started < 10)
         print(numbers.close(10), numbers.stats.consumer_wait > 0)
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=50,
-        check=False,
-    )
-    assert (done.stdout.split(), done.stderr) == (["0", "timeout", "False", "True", "True", "True"], "")
+    out, err = python("-c", textwrap.dedent(script))
+    assert (out.split(), err) == (["0", "timeout", "False", "True", "True", "True"], "")
 
 
 def test_a_wait_that_ends_too_early_goes_on() -> None:
@@ -593,6 +568,7 @@ def test_a_wait_that_ends_too_early_goes_on() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@posix
 def test_a_signal_handler_that_takes_longer_than_the_timeout_does_not_prolong_it() -> None:
     """C2, D1, E3: a wait that is interrupted by a handler, and whose time is over when that returns, is over."""
     script = """
@@ -614,14 +590,5 @@ def test_a_signal_handler_that_takes_longer_than_the_timeout_does_not_prolong_it
             except TimeoutError:
                 print("TimeoutError")
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script)],
-            capture_output=True,
-            encoding="utf-8",
-            timeout=15,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise AssertionError("it waits for ever") from error
-    assert (done.stdout.split(), done.stderr) == (["TimeoutError", "False", "False"], "")
+    out, err = python("-c", textwrap.dedent(script))
+    assert (out.split(), err) == (["TimeoutError", "False", "False"], "")

@@ -16,7 +16,7 @@ import pytest
 
 from prefetch_generator import BackgroundGenerator, current_stop_event
 
-LONG = 10.0  # seconds; an upper bound that only a hang reaches
+from .helpers import LONG
 
 TASKS = Path("/proc/self/task")
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork() and no signals between processes")
+from .helpers import posix, python
 
 # What the scripts below start with. `asleep(action)` does the action as soon as this thread sleeps in a queue.
 PROLOGUE = """
@@ -56,15 +54,8 @@ def source(name="source"):
 
 def run(script: str, returncode: int = 0, *options: str) -> tuple[list[str], str]:
     """Run the script; return the lines it printed and what went to stderr."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *options, "-c", PROLOGUE + textwrap.dedent(script)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == returncode, done.stderr
-    return done.stdout.splitlines(), done.stderr
+    out, err = python(*options, "-c", PROLOGUE + textwrap.dedent(script), returncode=returncode)
+    return out.splitlines(), err
 
 
 @posix
@@ -371,17 +362,10 @@ def test_multiprocessing_with_spawn(tmp_path: Path) -> None:
         """),
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", str(script)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=50,
-        check=False,
-    )
-    refusal, *rest = done.stdout.splitlines()
+    out, _ = python(str(script))
+    refusal, *rest = out.splitlines()
     assert refusal.startswith("cannot copy or pickle BackgroundGenerator 'squares': ")
     assert rest == ["(285, 0)", "0 285"]
-    assert done.returncode == 0
 
 
 @posix

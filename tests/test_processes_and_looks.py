@@ -8,7 +8,6 @@ import operator
 import os
 import pickle
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +18,7 @@ import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent, background
 
-LONG = 30.0  # seconds no test ever waits for, unless it fails
+from .helpers import LONG, python
 
 # --- E1: fork ---------------------------------------------------------------------------------------------------------
 
@@ -111,15 +110,9 @@ STATES = {
 
 def run(script: str) -> str:
     """Run a script in a fresh interpreter, demand that it ends well and silently, return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-W", FORK_WARNING, "-c", PRELUDE + script],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=50,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    out, err = python("-W", FORK_WARNING, "-c", PRELUDE + script)
+    assert err == ""
+    return out
 
 
 @needs_fork

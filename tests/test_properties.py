@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from prefetch_generator import BackgroundGenerator, current_stop_event
 
-LONG = 30.0  # seconds no test ever waits for, unless it fails
+from .helpers import LONG
 
 depths = st.integers(-2, 5)
 things = st.sampled_from(

@@ -15,6 +15,8 @@ import pytest
 import prefetch_generator
 from prefetch_generator import BackgroundGenerator, Stats, StopEvent, background, current_stop_event, prefetch
 
+from .helpers import LONG
+
 NAMES = {
     "BackgroundGenerator",
     "background",
@@ -24,7 +26,6 @@ NAMES = {
     "Stats",
     "__version__",
 }
-LONG = 30.0  # seconds no test ever waits for, unless it fails
 
 
 def test_nothing_else_is_public() -> None:

@@ -28,7 +28,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
 
-LONG = 20.0  # seconds; an upper bound that only a hang reaches
+from .helpers import LONG
+
 EXAMPLES = int(os.environ.get("PREFETCH_EXAMPLES", "120"))
 
 FAILURES = [ValueError, OSError, KeyboardInterrupt, SystemExit, GeneratorExit, TimeoutError, BaseException]

@@ -12,44 +12,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-import prefetch_generator
 from prefetch_generator import BackgroundGenerator, StopEvent, background, current_stop_event
 
-T = TypeVar("T")
-
-LONG = 10.0  # seconds; an upper bound that only a hang reaches
-PACKAGE = str(Path(prefetch_generator.__file__).parent)
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send a signal to a thread")
-
-
-def in_thread(function: Callable[[], T]) -> SimpleQueue[T]:
-    """Call `function` on a thread of its own; what it returns comes out of the queue."""
-    result: SimpleQueue[T] = SimpleQueue()
-    threading.Thread(target=lambda: result.put(function())).start()
-    return result
-
-
-@contextmanager
-def when_asleep(action: Callable[[], object]) -> Iterator[None]:
-    """Do `action` as soon as this thread goes to sleep on a bell: from there only a wake-up helps it."""
-
-    def profile(frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_call" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
-            action()
-
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
+from .helpers import LONG, PACKAGE, ended, in_thread, interrupted, posix, when_asleep
 
 
 @contextmanager
@@ -90,43 +61,6 @@ def until_stopped(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
         yield from itertools.count(1)
     finally:
         closed.put(threading.current_thread())
-
-
-@contextmanager
-def interrupted(action: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Do `action` in a signal handler on this thread, after the function that this gives has been called."""
-    asleep, handled = threading.Event(), threading.Event()
-
-    def handler(*_: object) -> None:
-        if not handled.is_set():
-            handled.set()
-            action()
-
-    def interrupt() -> None:
-        asleep.wait(LONG)
-        # A signal that comes between Python's last look and the system call does not end that call, so insist.
-        while not handled.is_set():
-            signal.pthread_kill(main, signal.SIGUSR1)
-            handled.wait(0.02)
-
-    main = threading.get_ident()
-    before = signal.signal(signal.SIGUSR1, handler)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        yield asleep.set
-    finally:
-        handled.set()
-        asleep.set()
-        thread.join()
-        signal.signal(signal.SIGUSR1, before)
-
-
-def ended(closed: SimpleQueue[threading.Thread]) -> bool:
-    """Wait until the source has been closed and its thread is gone."""
-    thread = closed.get(timeout=LONG)
-    thread.join(LONG)
-    return not thread.is_alive()
 
 
 # D1

@@ -8,13 +8,11 @@ import dis
 import gc
 import itertools
 import pickle
-import subprocess
 import sys
 import textwrap
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from operator import length_hint
 from queue import SimpleQueue
 from types import FrameType, ModuleType
@@ -27,22 +25,7 @@ from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_
 from prefetch_generator._handoff import Handoff, Receiver
 from prefetch_generator._stop import Bell
 
-LONG = 10.0  # seconds; an upper bound that only a hang reaches
-
-
-@contextmanager
-def when_time_is_up(action: Callable[[], object]) -> Iterator[None]:
-    """Do `action` when a wait of this thread on a bell has run out."""
-
-    def profile(frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_return" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
-            action()
-
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
+from .helpers import LONG, python, when_time_is_up
 
 
 def test_nothing_else_is_in_the_package() -> None:
@@ -434,10 +417,7 @@ def test_an_exit_handler_that_runs_after_the_stop_may_still_make_a_generator() -
         atexit.register(lambda: print(list(BackgroundGenerator(range(3)))))
         from prefetch_generator import BackgroundGenerator
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
-    )
-    assert (done.stdout.splitlines(), done.stderr) == (["[0, 1, 2]"], "")
+    assert python("-c", textwrap.dedent(script)) == ("[0, 1, 2]\n", "")
 
 
 def test_a_source_that_hints_at_nothing_is_not_one_without_a_hint() -> None:
