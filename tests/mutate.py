@@ -7,7 +7,7 @@ The operators are those of `cosmic-ray`, which need no parser of our own, and on
 statement out. What is not mutated:
 
 - annotations, docstrings, imports, ``__slots__``, ``if TYPE_CHECKING``, overloads: no test can see them, or every one;
-- numbers with a decimal point: all of them are limits of time;
+- numbers with a decimal point: all of them are limits, of time or of what is worth a word;
 - what only Windows runs.
 
 Arguments: ``--list`` names the mutants and runs nothing; ``--only TEXT`` keeps those whose name has TEXT in it, and
@@ -45,7 +45,8 @@ PACKAGE = Path("src", "prefetch_generator")
 EXPLAINED = ROOT / "docs" / "mutants.md"
 BAR = "\\|"  # what it is in a cell of a Markdown table
 
-MODULES = ("__init__", "_stop", "_handoff", "_worker", "_generator", "_decorator")
+LIBRARY = ("__init__", "_stop", "_handoff", "_worker", "_generator", "_decorator")
+COMMAND = ("_measure", "__main__")  # which the library does not import
 OPERATORS = (
     "ReplaceComparisonOperator_Eq_NotEq",
     "ReplaceComparisonOperator_Lt_LtE",
@@ -96,6 +97,7 @@ STAGES: tuple[tuple[int, tuple[str, ...]], ...] = (
     (30, ("test_exit", "test_faults")),
     (60, ("test_processes", "test_state_machine", "test_every_line", "exploration")),
 )
+COMMAND_STAGE = (30, ("test_main", "test_doctests"))  # the same for `COMMAND`, whatever stages are asked for
 FIRST = {"_decorator": "test_decorator", "_stop": "test_stop_event", "_worker": "test_ending"}
 STAGE_LIMIT = 300  # seconds, should something hang that pytest cannot end
 
@@ -117,7 +119,7 @@ class Outcome(NamedTuple):
 
 def mutants() -> Iterator[Mutant]:
     """Make every mutant, in the order of the files."""
-    for module in MODULES:
+    for module in LIBRARY + COMMAND:
         path = ROOT / PACKAGE / f"{module}.py"
         code = path.read_text(encoding="utf-8")
         tree = ast.parse(code)
@@ -274,8 +276,9 @@ class Copy:
         original = path.read_text(encoding="utf-8")
         try:
             self._write(path, mutant.code)
-            for stage in stages:
-                outcome = self._stage(*STAGES[stage - 1], FIRST.get(mutant.module))
+            chosen = [STAGES[stage - 1] for stage in stages] if mutant.module in LIBRARY else [COMMAND_STAGE]
+            for stage in chosen:
+                outcome = self._stage(*stage, FIRST.get(mutant.module))
                 if outcome.state != "survived":
                     return outcome
         finally:
@@ -284,8 +287,8 @@ class Copy:
 
     def check(self, stages: list[int]) -> None:
         """Demand that the tests pass as long as nothing is mutated."""
-        for stage in stages:
-            outcome = self._stage(*STAGES[stage - 1], None)
+        for stage in (COMMAND_STAGE, *(STAGES[number - 1] for number in stages)):
+            outcome = self._stage(*stage, None)
             if outcome.state != "survived":
                 sys.exit(f"the tests fail without a mutant: {outcome.test}")
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ import prefetch_generator.__main__ as program
 from prefetch_generator import BackgroundGenerator, Stats, _measure
 from prefetch_generator._measure import Comparison, Run, Span
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals, pipes or descriptors")
+from .helpers import posix
 
 WriteModule = Callable[[str], str]
 
@@ -64,12 +65,12 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 def plain(made: Sequence[float], used: Sequence[float]) -> Run:
     """Return a plain loop with these seconds per item."""
-    clock = 0.0
+    start = clock = 64.0
     spans: list[Span] = []
     for seconds in itertools.chain.from_iterable(zip(made, used, strict=True)):
         spans.append(Span(clock, clock + seconds))
         clock += seconds
-    return Run(0.0, spans[::2], spans[1::2])
+    return Run(start, spans[::2], spans[1::2])
 
 
 def compared(share: float, *, source: float = 1.0, consumer: float = 1.0) -> Comparison:
@@ -91,8 +92,15 @@ def reported(
 
 
 class Terminal(io.StringIO):
+    """A terminal, which shows a line that has not ended only when it is told to."""
+
+    shown = ""
+
     def isatty(self) -> bool:
         return True
+
+    def flush(self) -> None:
+        self.shown = self.getvalue()
 
 
 def ticks() -> Iterator[int]:
@@ -184,7 +192,7 @@ def test_the_speed_up_compares_rates_and_not_totals() -> None:
             ),
         ),
         (
-            reported(computes=0.0, tuned=0.9, depth=8),
+            reported(computes=0.0, tuned=0.3, depth=8),
             (
                 "raise max_prefetch to 8, because the times per item are uneven; "
                 "but if the consumer computes in Python, "
@@ -243,10 +251,11 @@ def test_the_picture_shows_who_worked_when(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_picture_shows_even_the_shortest_work() -> None:
     """Each item takes at least one column, and none lies beyond the last."""
-    drawn = program.draw([Span(0.0, 0.0), Span(0.5, 0.5), Span(1.0, 1.0)], 0.0, 1.0 / program.WIDTH)
+    drawn = program.draw([Span(8.0, 8.0), Span(8.5, 8.5), Span(9.0, 9.0)], 8.0, 1.0 / program.WIDTH)
     assert drawn[0] == "1"
     assert drawn[program.WIDTH // 2] == "2"
     assert drawn[-1] == "3"
+    assert drawn.count(".") == program.WIDTH - 3
     assert len(drawn) == program.WIDTH
 
 
@@ -254,6 +263,24 @@ def test_the_table_has_rates_speed_ups_and_waits() -> None:
     """Items per second of both loops, what was gained and could be, and the waits of both sides."""
     _, line = program.table([("waits", compared(1.0))])
     assert line.split() == ["waits", "1000.000", "0.5", "0.9", "1.82x", "1.82x", "0.250", "s", "0.500", "s"]
+
+
+def test_the_report_has_all_parts_in_order() -> None:
+    """The source and its time, the table, the pictures, and what to do."""
+    report = reported()._replace(tuned=None)
+    assert list(program.render(report)) == [
+        "source: 'data:load', 10 items, max_prefetch=2",
+        "first pass, not counted (files may not be in memory yet): 10.000 s",
+        "source alone: 10.000 s, 1000.000 ms per item",
+        "",
+        *program.table([("waits", report.waits), ("computes", report.computes)]),
+        "",
+        *program.picture("consumer waits", report.waits),
+        "",
+        *program.picture("consumer computes", report.computes),
+        "",
+        f"advice: {program.advice(report)}",
+    ]
 
 
 def test_the_report_names_the_second_setting_only_where_it_was_tried() -> None:
@@ -264,11 +291,16 @@ def test_the_report_names_the_second_setting_only_where_it_was_tried() -> None:
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal sees the step and sees it wiped out; a file sees nothing."""
-    for stream, expected in [(Terminal(), "\rone" + " " * 37 + "\r\r" + " " * 40 + "\r"), (io.StringIO(), "")]:
-        monkeypatch.setattr(sys, "stderr", stream)
-        program.progress("one")
-        program.progress("")
-        assert stream.getvalue() == expected
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    program.progress("one")
+    assert terminal.shown == "\rone" + " " * 37 + "\r"
+    program.progress("")
+    assert terminal.shown == "\rone" + " " * 37 + "\r\r" + " " * 40 + "\r"
+
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    program.progress("one")
+    program.progress("")
+    assert file.getvalue() == ""
 
 
 def test_progress_is_wiped_out_before_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +309,17 @@ def test_progress_is_wiped_out_before_a_message(tmp_path: Path, monkeypatch: pyt
     assert program.main([str(tmp_path)]) == 2
     assert "\rfirst pass" in stream.getvalue()
     assert "\r" + " " * 40 + "\rpython -m prefetch_generator: error:" in stream.getvalue()
+
+
+def test_every_step_is_announced(write_module: WriteModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, and with nothing left on the line at the end."""
+    steps: list[str] = []
+    monkeypatch.setattr(program, "progress", steps.append)
+    name = write_module("def load():\n    yield from range(3)\n")
+    assert program.main([f"{name}:load", "--items", "3"]) == 0
+    assert steps[:3] == ["first pass", "source alone", "consumer waits, plain"]
+    assert "consumer computes, background" in steps
+    assert steps[-1] == ""
 
 
 def test_no_standard_error_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +343,28 @@ def test_only_as_many_items_are_taken_as_asked_for() -> None:
 def test_a_source_that_cannot_be_closed_need_not_be() -> None:
     """A plain iterator over a list has no close()."""
     assert list(_measure.watched(iter([1, 2]), 5, [])) == [1, 2]
+
+
+def test_an_item_is_let_go_before_the_next_one_is_made() -> None:
+    """What is measured is the user's memory too: one item at a time in a plain loop."""
+
+    class Item:
+        pass
+
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+
+    def source() -> Iterator[Item]:
+        for _ in range(3):
+            assert not alive
+            item = Item()
+            alive.add(item)
+            yield item
+            del item
+
+    made: list[Span] = []
+    for item in _measure.watched(source(), 3, made):
+        del item
+    assert len(made) == 3
 
 
 def test_the_first_pass_ends_with_the_time_but_not_before_three_items() -> None:
@@ -418,18 +483,42 @@ def test_the_switch_interval_is_put_back() -> None:
     assert sys.getswitchinterval() == pytest.approx(before)
 
 
-@pytest.mark.parametrize(("together", "spare"), [(1.1, True), (2.0, False)])
+def test_a_time_is_the_time_of_the_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From just before it to just after it."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert _measure._time(lambda: clock.append(clock.pop() + 2.0)) == 2.0
+
+
+@pytest.mark.parametrize(("together", "spare"), [(1.1, True), (1.5, False), (2.0, False)])
 def test_a_processor_is_spare_if_two_threads_are_as_quick_as_one(
     together: float, spare: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same work on a second thread must not take twice the time."""
+    """The same work on a second thread must not take twice the time; each is timed as often as the other."""
+    here = threading.get_ident()
+    calls: list[bool] = []  # of each, whether it came from here
+    timed: list[tuple[int, int]] = []  # of each piece of work, how many calls came from here, and from elsewhere
+    last = threading.Event()  # never set: waiting for it gives a caller who does not join time to be caught
 
-    def timed(work: Callable[[], None]) -> float:
+    def crc32(block: bytes) -> int:
+        assert len(block) > 1 << 20  # so that the call lets go of the GIL, for long enough to count
+        if threading.get_ident() != here:
+            last.wait(0.01)
+        calls.append(threading.get_ident() == here)
+        return 0
+
+    def time_of(work: Callable[[], None]) -> float:
+        calls.clear()
         work()
-        return together if work.__name__ == "work_twice" else 1.0
+        timed.append((calls.count(True), calls.count(False)))
+        return 1.0 if timed[-1][1] == 0 else together
 
-    monkeypatch.setattr(_measure, "_time", timed)
+    monkeypatch.setattr(zlib, "crc32", crc32)
+    monkeypatch.setattr(_measure, "_time", time_of)
     assert _measure.spare_processor() is spare
+    once = timed[0][0]
+    assert once > 1
+    assert timed == [(once, 0)] * 3 + [(once, once)] * 3
 
 
 @pytest.mark.parametrize(("enough", "tuned"), [(float("inf"), True), (float("-inf"), False)])
@@ -504,8 +593,18 @@ def test_every_run_gets_a_fresh_source_and_the_same_items(write_module: WriteMod
 # SOURCE.
 
 
-def test_the_files_of_a_folder_come_in_the_same_order_every_time(tmp_path: Path) -> None:
+def test_the_files_of_a_folder_come_in_the_same_order_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sorted, a folder's own files before those of the folders in it, each read and compressed."""
+    walk = os.walk
+
+    def walk_backwards(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        for parent, folders, names in walk(top):
+            folders.sort(reverse=True)
+            yield parent, folders, sorted(names, reverse=True)
+
+    monkeypatch.setattr(os, "walk", walk_backwards)
     for path in ["b", "a", "z/a", "c/b", "c/a"]:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(path, encoding="utf-8")
@@ -648,6 +747,7 @@ def test_the_traceback_starts_in_the_users_code(write_module: WriteModule, capsy
         ("--items", "0", "argument --items: must be an integer of at least 1, got '0'"),
         ("--items", "x", "argument --items: must be an integer of at least 1, got 'x'"),
         ("--max-prefetch", "1.5", "argument --max-prefetch: invalid int value: '1.5'"),
+        ("--consumer", "3601", "argument --consumer: must be seconds from 0 to 3600, got '3601'"),
         ("--consumer", "-1", "argument --consumer: must be seconds from 0 to 3600, got '-1'"),
         ("--consumer", "nan", "argument --consumer: must be seconds from 0 to 3600, got 'nan'"),
         ("--consumer", "inf", "argument --consumer: must be seconds from 0 to 3600, got 'inf'"),
@@ -668,6 +768,7 @@ def test_the_options_have_defaults() -> None:
     """As little as possible has to be said."""
     options = program.parse([])
     assert (options.source, options.items, options.max_prefetch, options.consumer) == (None, None, 2, None)
+    assert program.parse(["--consumer", "3600"]).consumer == 3600
 
 
 # The whole program.

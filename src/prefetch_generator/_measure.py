@@ -109,7 +109,7 @@ def enough_depth(run: Run, max_prefetch: int) -> int:
     fastest = overlapped(run, len(run.used))
     if max_prefetch <= 0 or overlapped(run, max_prefetch) < 1.1 * fastest:
         return max_prefetch
-    depth = 2 * max_prefetch
+    depth = max_prefetch
     while overlapped(run, depth) >= 1.05 * fastest:
         depth *= 2
     return depth
