@@ -74,7 +74,7 @@ def table(records: Sequence[Record], workload: Workload, columns: Sequence[Colum
     measured = {record["case"] for record in records if record["workload"] == workload.name}
     columns = [column for column in columns if column.case in measured]
     rows, absent = [], []
-    for candidate in BY_NAME:
+    for candidate in [*BY_NAME, *sorted({record["candidate"] for record in records} - BY_NAME.keys())]:
         here = [record for record in records if (record["workload"], record["candidate"]) == (workload.name, candidate)]
         if not here:
             continue
@@ -138,13 +138,37 @@ def ratio_table(runs: Sequence[Results]) -> str:
     return markdown(head, rows)
 
 
+def completed(runs: Sequence[Results]) -> Results:
+    """Return the first run, with those candidates that only another run could measure, named after its interpreter."""
+    results = runs[0]
+    for run in runs[1:]:
+        python = run["header"]["python"]
+        records, versions = results["records"], results["header"]["versions"]
+        measured, there = (
+            {record["candidate"] for record in part if "metrics" in record} for part in (records, run["records"])
+        )
+        names = {candidate: f"{candidate} (Python {python})" for candidate in there - measured}
+        records = [record for record in records if record["candidate"] not in names]
+        records += [
+            record | {"candidate": names[record["candidate"]]}
+            for record in run["records"]
+            if record["candidate"] in names
+        ]
+        versions = versions | {
+            names[candidate]: version for candidate, version in run["header"]["versions"].items() if candidate in names
+        }
+        results = {"header": results["header"] | {"versions": versions}, "records": records}
+    return results
+
+
 def blocks(runs: Sequence[Results]) -> Iterator[tuple[str, str]]:
     """Give the name and the text of everything that is generated: tables of the first run, ratios of all."""
-    yield "header", header(runs[0])
+    results = completed(runs)
+    yield "header", header(results)
     yield "ratios", ratio_table(runs)
     for name, workload in WORKLOADS.items():
-        if any(record["workload"] == name for record in runs[0]["records"]):
-            yield name, section(runs[0], workload)
+        if any(record["workload"] == name for record in results["records"]):
+            yield name, section(results, workload)
 
 
 def replace_blocks(text: str, generated: Iterable[tuple[str, str]]) -> str:

@@ -124,6 +124,22 @@ def test_a_peer_that_is_not_installed_is_a_named_gap() -> None:
     assert "| prefetch_generator 2 |         2.00 |" in text
 
 
+def test_a_peer_that_only_another_interpreter_has_is_named_after_it() -> None:
+    """Its row comes from that run, and is no gap any more; whoever was measured in the first run stays as it is."""
+    gap = {"workload": "hand-off", "case": "16", "candidate": "torchdata", "round": 0, "gap": "not installed"}
+    first = {"header": {"python": "3.13.0", "versions": {}}, "records": [record(OURS, 0, wall=2e-6), gap]}
+    second = {
+        "header": {"python": "3.11.7", "versions": {"torchdata": "0.11.0"}},
+        "records": [record(OURS, 0, wall=9e-6), record("torchdata", 0, wall=5e-6)],
+    }
+    results = report.completed([first, second])
+    assert results["header"]["versions"] == {"torchdata (Python 3.11.7)": "0.11.0"}
+    assert report.table(results["records"], HANDOFF, HANDOFF.columns).splitlines()[2:] == [
+        "| prefetch_generator 2      |         2.00 |",
+        "| torchdata (Python 3.11.7) |         5.00 |",
+    ]
+
+
 def test_version_1_that_is_not_there_is_a_named_gap(tmp_path: Path) -> None:
     """A sample in its own process answers with the gap and does not fail."""
     plan = runner.Plan(1, True, 60, tmp_path, None, [], [])
