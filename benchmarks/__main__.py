@@ -57,7 +57,7 @@ def parse(arguments: list[str] | None) -> Options:
         type=Path,
         default=[],
         metavar="JSON",
-        help="measure nothing, write docs/ from these: tables of the first, ratios of all",
+        help="measure nothing, write docs/ from these: the tables of the first, and the ratios of all",
     )
     options = parser.parse_args(arguments, Options())
     if unknown := runner.known(options.candidates):

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from itertools import repeat
 from queue import SimpleQueue
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
 from prefetch_generator._stop import own_event
 
-from .helpers import LONG, python
+from .helpers import LONG, in_thread, python, when_asleep
 
 
 def test_iter_is_called_once() -> None:
@@ -241,8 +242,8 @@ def test_a_generator_over_a_generator_is_closed_without_a_time_limit() -> None:
     assert timeouts == [None]
 
 
-def test_the_warning_does_not_name_a_line_of_this_library() -> None:
-    """C2: where a source waits in this library, the line is that of the source, or none."""
+def test_the_warning_names_the_line_that_a_chain_is_at() -> None:
+    """C2: where a source is itself a generator, what names the line is the source at the bottom."""
     begun, go = threading.Event(), threading.Event()
 
     def stuck() -> Iterator[int]:
@@ -250,10 +251,12 @@ def test_the_warning_does_not_name_a_line_of_this_library() -> None:
         assert go.wait(LONG)
         yield 0
 
-    numbers = BackgroundGenerator(BackgroundGenerator(stuck()), name="outer")
+    numbers = BackgroundGenerator(BackgroundGenerator(BackgroundGenerator(stuck())), name="outer")
     assert begun.wait(LONG)
-    with pytest.warns(RuntimeWarning, match="'outer' did not stop within 0.01 seconds.* not Python$"):
-        assert numbers.close(0.01) is False
+    line = stuck.__code__.co_firstlineno + 2
+    with pytest.warns(RuntimeWarning, match="'outer' did not stop within 0.1 seconds: its source") as caught:
+        assert numbers.close(0.1) is False
+    assert str(caught[0].message).endswith(f"at {__file__}, line {line}")
     go.set()
     assert numbers.close()
 
@@ -281,7 +284,40 @@ def test_an_item_that_came_too_late_is_dropped_by_whoever_finds_it() -> None:
 
 def test_a_thread_does_not_wait_for_its_own_end() -> None:
     """A10: a finalizer that runs on the worker after its last line may see the end; it cannot wait for its thread."""
-    _worker._settle(threading.current_thread())
+    _worker._settle(threading.current_thread(), repeat(None, 1), StopEvent())
+
+
+def test_of_several_that_see_the_end_one_joins_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A8, A10: before 3.13, of two threads in `Thread.join` one may get an AssertionError; so the others wait."""
+    numbers = BackgroundGenerator(range(0))
+    assert numbers._worker.ended.wait(LONG)
+    thread = numbers._worker.thread
+    assert thread is not None
+    joining: SimpleQueue[float] = SimpleQueue()
+    go_on = threading.Event()
+
+    def join(timeout: float) -> None:
+        joining.put(timeout)
+        assert go_on.wait(LONG)
+
+    monkeypatch.setattr(thread, "join", join)
+    first = in_thread(lambda: list(numbers))
+    joining.get(timeout=LONG)
+    with when_asleep(go_on.set):
+        assert list(numbers) == []
+    assert first.get(timeout=LONG) == []
+    assert numbers.close()
+    assert joining.empty()
+
+
+def test_who_was_interrupted_before_it_could_join_delays_the_others_once() -> None:
+    """B4: the wait for it is bounded, and nobody waits again."""
+    gone, over = StopEvent(), threading.Event()
+    worker = threading.Thread(target=over.wait)
+    worker.start()
+    _worker._settle(worker, repeat(None, 0), gone)
+    assert gone.is_set()
+    over.set()
 
 
 EXIT = """

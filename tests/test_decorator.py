@@ -165,7 +165,7 @@ def test_a_wrong_argument_of_the_decorator_is_an_error_at_decoration() -> None:
     for max_prefetch in wrong:
         with pytest.raises(TypeError, match="max_prefetch must be an integer"):
             background(max_prefetch=max_prefetch)  # type: ignore[call-overload]
-    not_callable: list[object] = [8, "read", []]
+    not_callable: list[object] = [8, "read", [], None]
     for function in not_callable:
         with pytest.raises(TypeError, match="function must be callable"):
             background(function)  # type: ignore[call-overload]
@@ -177,6 +177,8 @@ def test_a_wrong_argument_of_the_decorator_is_an_error_at_decoration() -> None:
             background(function)  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="function must return an iterable, got the asynchronous"):
             background()(function)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"takes one function, got .*did you mean"):
+        background(never_called, 8)  # type: ignore[call-overload]
     assert callable(background(never_called))
 
 

@@ -402,6 +402,43 @@ def test_the_warning_names_the_generator_and_where_the_source_is(stuck: Stuck) -
     assert warning.filename == __file__
 
 
+def test_the_warning_of_a_with_block_points_to_it(stuck: Stuck) -> None:
+    """C2: whichever way it was closed, the warning points to the user's line."""
+    numbers = BackgroundGenerator(stuck.items())
+    assert stuck.inside.wait(LONG)
+    numbers._worker.ended = Impatient()
+
+    def leave() -> None:
+        with numbers:
+            pass
+
+    with pytest.warns(RuntimeWarning) as caught:
+        leave()
+    assert caught[0].filename == __file__
+    assert "within 5.0 seconds" in str(caught[0].message)
+
+
+class Impatient(StopEvent):
+    """Whose time is always up."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(min(timeout or 0, 0))
+
+
+def test_a_with_block_calls_the_close_of_a_subclass() -> None:
+    """Public names: `__exit__` is close(), and so what a subclass makes of it."""
+    closed = []
+
+    class Logged(BackgroundGenerator[int]):
+        def close(self, timeout: float | None = 5.0) -> bool:
+            closed.append(timeout)
+            return super().close(timeout)
+
+    with Logged(range(3)):
+        pass
+    assert closed == [5.0]
+
+
 def test_the_warning_names_the_line_of_a_source_that_does_not_close(stuck: Stuck) -> None:
     """C2: also when the source is stuck while it is being closed."""
 

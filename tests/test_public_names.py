@@ -62,7 +62,7 @@ def test_version_is_that_of_the_distribution() -> None:
         (BackgroundGenerator.__enter__, "(self)"),
         (BackgroundGenerator.__exit__, "(self, *exc)"),
         (BackgroundGenerator.__length_hint__, "(self)"),
-        (background, "(function=None, /, *, max_prefetch=2)"),
+        (background, "(*function, max_prefetch=2)"),
         (StopEvent, "()"),
         (StopEvent.set, "(self)"),
         (StopEvent.is_set, "(self)"),

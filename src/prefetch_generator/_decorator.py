@@ -20,19 +20,20 @@ def background(
     *, max_prefetch: int = 2
 ) -> Callable[[Callable[P, Iterable[T]]], Callable[P, BackgroundGenerator[T]]]: ...
 def background(
-    function: Callable[P, Iterable[T]] | None = None, /, *, max_prefetch: int = 2
+    *function: Callable[P, Iterable[T]], max_prefetch: int = 2
 ) -> Callable[P, BackgroundGenerator[T]] | Callable[[Callable[P, Iterable[T]]], Callable[P, BackgroundGenerator[T]]]:
     """Make a function that returns an iterable return a `BackgroundGenerator` over it.
 
     Use it as `@background`, `@background()` or `@background(max_prefetch=N)`, on functions and methods. Signature,
-    name and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread.
+    name and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread. A generator
+    function runs in the background from its first line; of any other function only what it returns does.
 
     Args:
-        function: The function; each call of it makes a new generator.
+        function: The function, if there are no brackets; each call of it makes a new generator.
         max_prefetch: Items to be ahead, as for `BackgroundGenerator`.
 
     Raises:
-        TypeError: At decoration, if either argument is of the wrong type.
+        TypeError: At decoration, if an argument is of the wrong type, or there are too many.
 
     >>> @background(max_prefetch=4)
     ... def squares(n: int):
@@ -53,7 +54,9 @@ def background(
 
         return start
 
-    return decorate if function is None else decorate(function)
+    if len(function) > 1:
+        raise TypeError(f"background takes one function, got {function!r}: did you mean @background(max_prefetch=...)?")
+    return decorate(*function) if function else decorate
 
 
 def _check_function(function: object) -> None:

@@ -31,9 +31,9 @@ class Stats(NamedTuple):
     buffered: int
     """Items ready and not yet taken."""
     producer_wait: float
-    """Seconds the worker waited for room."""
+    """Seconds the worker waited for room. A wait counts when it is over."""
     consumer_wait: float
-    """Seconds that consumers waited for items."""
+    """Seconds that consumers waited for items. A wait counts when it is over."""
 
 
 class BackgroundGenerator(Receiver[T_co]):
@@ -43,14 +43,18 @@ class BackgroundGenerator(Receiver[T_co]):
     reference is dropped (by `break`, say), when a stop event is set, and at interpreter exit.
 
     Args:
-        iterable: The source. `iter(iterable)` is called here; everything else happens on the worker's thread.
+        iterable: The source. Here only `iter(iterable)` is called, and the length hint (that is, `len` where there is
+            one) and the name are asked for. The rest happens on the worker's thread, in a copy of the present
+            `contextvars` context.
         max_prefetch: Items that may be ready or being made ahead of those delivered; 0 or less: no bound.
-        stop_event: A `StopEvent` that others may set: the generator then ends at once, as if closed.
+        stop_event: A `StopEvent` that others may set: the generator then ends at once, as if closed. Nothing that
+            happens to the generator sets it.
         name: What to call it in `repr`, in messages and in the thread's name. The default is the source's own name.
 
     Raises:
         TypeError: An argument is of the wrong type.
         RuntimeError: No thread can be started; the source has not been touched.
+        Exception: Whatever `iter(iterable)` raises.
 
     >>> with BackgroundGenerator(range(3), max_prefetch=2) as numbers:
     ...     [number * 10 for number in numbers]
@@ -106,16 +110,15 @@ class BackgroundGenerator(Receiver[T_co]):
 
         Returns True once the worker has ended. False, with a RuntimeWarning that says where the source is, if it is
         still busy then: it stops by itself after the step. False also inside the source, which cannot wait for itself.
-        Raises, once, what the source raised while it was being closed. TypeError or ValueError if `timeout` is
-        neither None nor a number of at least 0 seconds.
+        True at once in a forked child, which has no worker.
+        Raises, once, what the source raised while it was being closed. (If nobody calls `close`, that goes to
+        `threading.excepthook`.) TypeError or ValueError if `timeout` is neither None nor a number of at least 0
+        seconds.
 
         >>> numbers = BackgroundGenerator(range(10))
         >>> next(numbers), numbers.close(), next(numbers, "closed")
         (0, True, 'closed')
         """
-        return self._close(timeout)
-
-    def _close(self, timeout: float | None) -> bool:
         deadline_after(timeout)  # a wrong timeout is refused before anything is stopped
         handoff, worker = self._handoff, self._worker
         if handoff.forked:
@@ -124,10 +127,11 @@ class BackgroundGenerator(Receiver[T_co]):
         if get_ident() == handoff.producer:
             return False
         if not worker.ended.wait(timeout):
+            leaves_with = sys._getframe(1).f_code is BackgroundGenerator.__exit__.__code__
             warnings.warn(
                 f"{self._label} did not stop within {timeout} seconds: its source is still {worker.where()}",
                 RuntimeWarning,
-                stacklevel=3,  # whoever called close() or left the `with` block
+                stacklevel=3 if leaves_with else 2,  # whoever called close() or left the `with` block
             )
             return False
         handoff.settle()
@@ -138,7 +142,7 @@ class BackgroundGenerator(Receiver[T_co]):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._close(5.0)
+        self.close()
 
     def __del__(self) -> None:
         worker = getattr(self, "_worker", None)  # absent if the constructor refused its arguments

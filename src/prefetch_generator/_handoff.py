@@ -1,4 +1,4 @@
-"""The hand-off: items go down, room goes up. The only file in which two threads meet.
+"""The hand-off: items go down, room goes up. Here a worker and its consumers meet.
 
 Guarantees
     1. Every item put in is taken out once, in order, whatever interrupts the consumer, wherever.
@@ -185,15 +185,6 @@ class Handoff(Generic[T]):
         self.parked = _NOBODY
         self.producer_wait += perf_counter() - started
 
-    def ring(self) -> None:
-        """Wake every consumer that waits. To be called after an item was put, if there are `bells`."""
-        # All, not one: a consumer that is woken and then interrupted would have to pass the wake-up on, and could
-        # not do so for certain. (Of several that wait, all but one thus wake in vain.) Ring first and forget after:
-        # interrupted in between, the call is only repeated.
-        for bell in self.bells.copy():
-            bell.ring()
-            self.bells.discard(bell)
-
     def end(self, outcome: BaseException | None) -> None:
         """Say that no further item comes, and why; the worker's last word here."""
         if outcome is not None:
@@ -213,6 +204,15 @@ class Handoff(Generic[T]):
         for _ in self.parked:
             break
         self.ring()
+
+    def ring(self) -> None:
+        """Wake every consumer that waits, after an item was put or the end was told."""
+        # All, not one: a consumer that is woken and then interrupted would have to pass the wake-up on, and could
+        # not do so for certain. (Of several that wait, all but one thus wake in vain.) Ring first and forget after:
+        # interrupted in between, the call is only repeated.
+        for bell in self.bells.copy():
+            bell.ring()
+            self.bells.discard(bell)
 
     def _clear(self) -> None:
         self.outcome.take()
@@ -236,8 +236,9 @@ class Receiver(Iterator[T_co]):
     def next(self, timeout: float | None = None) -> T_co:
         """Return the next item, waiting for it at most `timeout` seconds (None: as long as it takes).
 
-        Raises TimeoutError if the time ran out (nothing is lost: call again), StopIteration at the end, and once, in
-        its place, whatever exception the source raised. RuntimeError in a forked child and inside the source itself.
+        Raises TimeoutError if the time ran out (nothing is lost: call again), StopIteration with the source's return
+        value at the end, and once, in its place, whatever exception the source raised. RuntimeError in a forked child
+        and inside the source itself. GeneratorExit, once, in a source that waits here and is told to stop.
         TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
 
         >>> from prefetch_generator import BackgroundGenerator

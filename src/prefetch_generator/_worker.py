@@ -32,8 +32,8 @@ _live: set[Worker] = set()  # the workers that have not ended, or have something
 class Worker:
     """What a worker's thread and its owner share beside the hand-off.
 
-    Whoever ends it does so through `stop`, which cancels the hand-off, which the thread sees. The two exceptions need
-    no Python code to run: an owner that vanishes (`handoff.owner`), and a constructor that fails (`allowed`).
+    Whoever ends it does so through `stop`, which cancels the hand-off, which the thread sees. There are two exceptions:
+    an owner that vanishes (`handoff.owner`), which needs no Python code, and a constructor that fails (`allowed`).
     """
 
     __slots__ = ("abandoned", "allow", "allowed", "close_failure", "ended", "handoff", "source", "stop", "thread")
@@ -64,7 +64,7 @@ class Worker:
             finally:
                 del failure
         self.thread = thread
-        self.handoff.settle = partial(_settle, thread)
+        self.handoff.settle = partial(_settle, thread, repeat(None, 1), StopEvent())
         if self.stop.is_set():  # by a parent that was set before we listened
             self.stop.set()
 
@@ -97,16 +97,22 @@ class Worker:
     def where(self) -> str:
         """Return the place that the source is at: the outermost frame that is not ours.
 
-        Not the innermost, which is often deep in somebody else's library.
+        Not the innermost, which is often deep in somebody else's library. Where all are ours, the source is another
+        generator, and that knows.
         """
-        place = nowhere = "in code that is not Python"
+        nowhere = "in code that is not Python"
+        place, inner = "", None
         ours = Path(_run.__code__.co_filename).parent
         frame = sys._current_frames().get(self.handoff.producer)
         while frame is not None and frame.f_code is not _run.__code__:
             if Path(frame.f_code.co_filename).parent != ours:
                 place = f"at {frame.f_code.co_filename}, line {frame.f_lineno}"
+            elif isinstance(frame.f_locals.get("self"), Receiver):
+                inner = frame.f_locals["self"]
             frame = frame.f_back
-        return nowhere if frame is None else place
+        if frame is None:
+            return nowhere
+        return place or (inner._worker.where() if inner else nowhere)
 
 
 def _start(thread: threading.Thread, started: SimpleQueue[BaseException | None]) -> None:  # pragma: no cover
@@ -119,12 +125,22 @@ def _start(thread: threading.Thread, started: SimpleQueue[BaseException | None])
         started.put(None)
 
 
-def _settle(thread: threading.Thread) -> None:
+def _settle(thread: threading.Thread, turn: Iterator[None], gone: StopEvent) -> None:
     """Wait for the few microseconds between the worker's last line and the end of its thread."""
     # Bounded, for the thread ends under a lock of `threading` that an interrupted frame of the very caller may hold, as
     # when a signal handler closes the generator.
-    if thread is not threading.current_thread():
-        thread.join(1.0)
+    if thread is threading.current_thread():
+        return
+    # Whoever comes first joins, the others wait for that: before 3.13, of two threads in `join` one may find the lock
+    # of the other where it expects none, and raise AssertionError.
+    for _ in turn:
+        try:
+            thread.join(1.0)
+        finally:
+            gone.set()
+        return
+    if not gone.wait(1.0):
+        gone.set()  # whose turn it was, was interrupted before the `try`; nobody need wait for that again
 
 
 def _run(worker: Worker) -> None:
