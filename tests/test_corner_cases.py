@@ -313,7 +313,7 @@ def test_of_several_that_see_the_end_one_joins_the_thread(monkeypatch: pytest.Mo
 def test_who_was_interrupted_before_it_could_join_delays_the_others_once() -> None:
     """B4: the wait for it is bounded, and nobody waits again."""
     gone, over = StopEvent(), threading.Event()
-    worker = threading.Thread(target=over.wait)
+    worker = threading.Thread(target=over.wait, args=[LONG])
     worker.start()
     _worker._settle(worker, repeat(None, 0), gone)
     assert gone.is_set()
