@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from itertools import repeat
 from queue import SimpleQueue
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
 from prefetch_generator._stop import own_event
 
-from .helpers import LONG, in_thread, python, when_asleep
+from .helpers import LONG, in_thread, python
 
 
 def test_iter_is_called_once() -> None:
@@ -284,40 +286,59 @@ def test_an_item_that_came_too_late_is_dropped_by_whoever_finds_it() -> None:
 
 def test_a_thread_does_not_wait_for_its_own_end() -> None:
     """A10: a finalizer that runs on the worker after its last line may see the end; it cannot wait for its thread."""
-    _worker._settle(threading.current_thread(), repeat(None, 1), StopEvent())
+    _worker._settle(threading.current_thread())
 
 
-def test_of_several_that_see_the_end_one_joins_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A8, A10: before 3.13, of two threads in `Thread.join` one may get an AssertionError; so the others wait."""
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Thread.join was written anew")
+def test_two_that_see_the_end_at_once_both_see_it() -> None:
+    """A8: two threads in `Thread.join` may find each other's lock, and each get an error that is none of the data."""
     numbers = BackgroundGenerator(range(0))
     assert numbers._worker.ended.wait(LONG)
-    thread = numbers._worker.thread
-    assert thread is not None
-    joining: SimpleQueue[float] = SimpleQueue()
-    go_on = threading.Event()
+    code = threading.Thread._wait_for_tstate_lock.__code__  # type: ignore[attr-defined]
+    lines, first = inspect.getsourcelines(code)
+    released, acquired, failed = threading.Event(), threading.Event(), threading.Event()
 
-    def join(timeout: float) -> None:
-        joining.put(timeout)
-        assert go_on.wait(LONG)
+    def see_the_end(before: str, reached: threading.Event, go_on: threading.Event) -> list[int]:
+        number = first + [line.strip() for line in lines].index(before)
 
-    monkeypatch.setattr(thread, "join", join)
-    first = in_thread(lambda: list(numbers))
-    joining.get(timeout=LONG)
-    with when_asleep(go_on.set):
-        assert list(numbers) == []
-    assert first.get(timeout=LONG) == []
-    assert numbers.close()
-    assert joining.empty()
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code is not code:
+                return None
+            if event == "line" and frame.f_lineno == number and not reached.is_set():
+                reached.set()
+                assert go_on.wait(LONG)
+            return trace
+
+        before_that = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            return list(numbers)
+        finally:
+            sys.settrace(before_that)
+
+    one = in_thread(lambda: see_the_end("self._stop()", released, acquired))
+    assert released.wait(LONG)
+    other = in_thread(lambda: see_the_end("lock.release()", acquired, failed))
+    assert one.get(timeout=LONG) == []
+    failed.set()
+    assert other.get(timeout=LONG) == []
 
 
-def test_who_was_interrupted_before_it_could_join_delays_the_others_once() -> None:
-    """B4: the wait for it is bounded, and nobody waits again."""
-    gone, over = StopEvent(), threading.Event()
-    worker = threading.Thread(target=over.wait, args=[LONG])
-    worker.start()
-    _worker._settle(worker, repeat(None, 0), gone)
-    assert gone.is_set()
-    over.set()
+@pytest.mark.parametrize(("file", "heard"), [(__file__, True), (threading.__file__, False)])
+def test_what_a_signal_handler_raises_where_the_end_is_seen_is_heard(
+    file: str, heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B4: what it raises is its own, of whatever type; what `threading` raises there is no end of the data."""
+    numbers = BackgroundGenerator(range(0))
+    assert numbers._worker.ended.wait(LONG)
+    assert numbers._worker.thread is not None
+    names: dict[str, Any] = {}
+    exec(compile("def join(timeout): raise RuntimeError('by the handler')", file, "exec"), names)  # noqa: S102
+    with monkeypatch.context() as patch:
+        patch.setattr(numbers._worker.thread, "join", names["join"])
+        with pytest.raises(RuntimeError if heard else StopIteration):
+            next(numbers)
+    assert next(numbers, "over") == "over"
 
 
 EXIT = """

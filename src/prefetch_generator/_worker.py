@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import get_ident
 from time import monotonic
+from traceback import walk_tb
 from typing import Any
 
 from prefetch_generator._handoff import Handoff, Once, Receiver
@@ -64,7 +65,7 @@ class Worker:
             finally:
                 del failure
         self.thread = thread
-        self.handoff.settle = partial(_settle, thread, repeat(None, 1), StopEvent())
+        self.handoff.settle = partial(_settle, thread)
         if self.stop.is_set():  # by a parent that was set before we listened
             self.stop.set()
 
@@ -125,22 +126,22 @@ def _start(thread: threading.Thread, started: SimpleQueue[BaseException | None])
         started.put(None)
 
 
-def _settle(thread: threading.Thread, turn: Iterator[None], gone: StopEvent) -> None:
+def _settle(thread: threading.Thread) -> None:
     """Wait for the few microseconds between the worker's last line and the end of its thread."""
     # Bounded, for the thread ends under a lock of `threading` that an interrupted frame of the very caller may hold, as
     # when a signal handler closes the generator.
     if thread is threading.current_thread():
         return
-    # Whoever comes first joins, the others wait for that: before 3.13, of two threads in `join` one may find the lock
-    # of the other where it expects none, and raise AssertionError.
-    for _ in turn:
-        try:
-            thread.join(1.0)
-        finally:
-            gone.set()
-        return
-    if not gone.wait(1.0):
-        gone.set()  # whose turn it was, was interrupted before the `try`; nobody need wait for that again
+    try:
+        thread.join(1.0)
+    except (AssertionError, RuntimeError) as error:
+        # Before 3.13, if two threads see the end at once, one may release the lock that the other has just acquired,
+        # and both get an error of `threading`. The worker has ended then. Any other error is a signal handler's.
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        ours = frame.f_code.co_filename == threading.__file__
+        del frame  # it refers to this one: a cycle
+        if not ours:
+            raise
 
 
 def _run(worker: Worker) -> None:
