@@ -263,6 +263,15 @@ def test_the_warning_names_the_line_that_a_chain_is_at() -> None:
     assert numbers.close()
 
 
+def test_a_thread_that_is_no_worker_any_more_is_nowhere() -> None:
+    """C2: the number of a worker that has just ended may already be that of another thread."""
+    numbers = BackgroundGenerator(range(3))
+    assert numbers.close()
+    numbers._handoff.producer = threading.get_ident()
+    assert numbers._worker.where() == "in code that is not Python"
+    numbers._handoff.producer = 0
+
+
 def test_a_long_chain_of_stop_events_is_no_recursion() -> None:
     """D2: stop events may be handed on from generator to generator as often as one likes."""
     first = StopEvent()

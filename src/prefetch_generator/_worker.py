@@ -130,13 +130,12 @@ def _settle(thread: threading.Thread) -> None:
     """Wait for the few microseconds between the worker's last line and the end of its thread."""
     # Bounded, for the thread ends under a lock of `threading` that an interrupted frame of the very caller may hold, as
     # when a signal handler closes the generator.
-    if thread is threading.current_thread():
-        return
     try:
         thread.join(1.0)
     except (AssertionError, RuntimeError) as error:
-        # Before 3.13, if two threads see the end at once, one may release the lock that the other has just acquired,
-        # and both get an error of `threading`. The worker has ended then. Any other error is a signal handler's.
+        # Errors of `threading`: a finalizer, on the worker itself after its last line, cannot wait for that thread; and
+        # before 3.13, if two threads see the end at once, one may release the lock that the other has just acquired.
+        # Any other error is a signal handler's.
         *_, (frame, _) = walk_tb(error.__traceback__)
         ours = frame.f_code.co_filename == threading.__file__
         del frame  # it refers to this one: a cycle
