@@ -136,10 +136,8 @@ def _settle(thread: threading.Thread) -> None:
         # Errors of `threading`: a finalizer, on the worker itself after its last line, cannot wait for that thread; and
         # before 3.13, if two threads see the end at once, one may release the lock that the other has just acquired.
         # Any other error is a signal handler's.
-        *_, (frame, _) = walk_tb(error.__traceback__)
-        ours = frame.f_code.co_filename == threading.__file__
-        del frame  # it refers to this one: a cycle
-        if not ours:
+        files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+        if files[-1] != threading.__file__:
             raise
 
 
