@@ -342,7 +342,8 @@ def test_what_a_signal_handler_raises_where_the_end_is_seen_is_heard(
     assert numbers._worker.ended.wait(LONG)
     assert numbers._worker.thread is not None
     names: dict[str, Any] = {}
-    exec(compile("def join(timeout): raise RuntimeError('by the handler')", file, "exec"), names)
+    exec(compile("def act(): raise RuntimeError('by the handler')", file, "exec"), names)
+    exec(compile("def join(timeout): act()", threading.__file__, "exec"), names)
     with monkeypatch.context() as patch:
         patch.setattr(numbers._worker.thread, "join", names["join"])
         with pytest.raises(RuntimeError if heard else StopIteration):
