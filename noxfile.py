@@ -141,7 +141,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def explore(session: nox.Session) -> None:
-    """Explore the hand-off's schedules far beyond what the suite does: minutes, not seconds."""
+    """Explore the hand-off's schedules far beyond what the suite does: up to half an hour."""
     session.install(".[test]")
     session.run(*PYTHON, "-m", "pytest", "tests/exploration", *session.posargs, env={"PREFETCH_EXPLORE": "1"})
 
