@@ -263,6 +263,21 @@ def test_the_warning_names_the_line_that_a_chain_is_at() -> None:
     assert numbers.close()
 
 
+def test_close_may_be_called_from_no_python_code_at_all() -> None:
+    """C1, C2: as the interpreter calls exit handlers; here the warning is an error, which it prints."""
+    script = """
+        import atexit, threading
+        from prefetch_generator import BackgroundGenerator
+
+        numbers = BackgroundGenerator(iter(threading.Event().wait, True), name="stuck")
+        atexit.register(numbers.close, 0)
+    """
+    out, err = python("-c", textwrap.dedent(script))
+    assert out == ""
+    assert "RuntimeWarning: BackgroundGenerator 'stuck' did not stop within 0 seconds" in err
+    assert "ValueError" not in err
+
+
 def test_a_thread_that_is_no_worker_any_more_is_nowhere() -> None:
     """C2: the number of a worker that has just ended may already be that of another thread."""
     numbers = BackgroundGenerator(range(3))

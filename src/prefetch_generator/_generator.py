@@ -127,7 +127,8 @@ class BackgroundGenerator(Receiver[T_co]):
         if get_ident() == handoff.producer:
             return False
         if not worker.ended.wait(timeout):
-            leaves_with = sys._getframe(1).f_code is BackgroundGenerator.__exit__.__code__
+            caller = sys._getframe().f_back  # None, if that is no Python code: an exit handler
+            leaves_with = caller is not None and caller.f_code is BackgroundGenerator.__exit__.__code__
             warnings.warn(
                 f"{self._label} did not stop within {timeout} seconds: its source is still {worker.where()}",
                 RuntimeWarning,
