@@ -161,11 +161,11 @@ def _by_cosmic_ray(code: str) -> Iterator[str]:
         occurrence = 0
         while (mutated := mutate_code(code, operator, occurrence)) is not None:
             occurrence += 1
-            if name != "NumberReplacer" or not _is_time(code, mutated):
+            if name != "NumberReplacer" or not _has_a_point(code, mutated):
                 yield mutated
 
 
-def _is_time(code: str, mutated: str) -> bool:
+def _has_a_point(code: str, mutated: str) -> bool:
     """Tell whether the number that was replaced has a decimal point."""
     old, new = (
         [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)] for text in (code, mutated)

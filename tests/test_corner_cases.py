@@ -116,11 +116,9 @@ def test_a_generator_is_stopped_though_its_finalizer_was_struck(source: str, str
 
 
 def test_what_closing_raises_is_reported_though_the_finalizer_was_struck(
-    struck_finalizer: None, monkeypatch: pytest.MonkeyPatch
+    struck_finalizer: None, hooked: SimpleQueue[threading.ExceptHookArgs]
 ) -> None:
     """C4: where nobody calls close(), it goes to threading.excepthook, also then."""
-    reported: SimpleQueue[object] = SimpleQueue()
-    monkeypatch.setattr(threading, "excepthook", lambda details: reported.put(details.exc_type))
 
     def source() -> Iterator[int]:
         try:
@@ -132,7 +130,7 @@ def test_what_closing_raises_is_reported_though_the_finalizer_was_struck(
     numbers = BackgroundGenerator(source())
     assert next(numbers) == 0
     del numbers
-    assert reported.get(timeout=LONG) is KeyError
+    assert hooked.get(timeout=LONG).exc_type is KeyError
 
 
 def test_a_stop_that_comes_between_the_end_and_its_cause_is_no_end_of_the_data() -> None:

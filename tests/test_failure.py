@@ -130,7 +130,7 @@ def test_with_several_consumers_exactly_one_gets_the_failure(max_prefetch: int) 
 # B3
 
 
-def test_a_failure_is_freed_as_soon_as_the_caller_lets_it_go() -> None:
+def test_a_failure_is_freed_as_soon_as_the_caller_lets_it_go(no_collector: None) -> None:
     """B3: with the collector off, what the failing frame held is freed with the exception: no reference, no cycle."""
 
     class Held:
@@ -144,22 +144,18 @@ def test_a_failure_is_freed_as_soon_as_the_caller_lets_it_go() -> None:
         yield 1
         raise KeyError(references)
 
-    gc.disable()
+    numbers = BackgroundGenerator(source())
+    assert next(numbers) == 1
     try:
-        numbers = BackgroundGenerator(source())
-        assert next(numbers) == 1
-        try:
-            next(numbers)
-        except KeyError as error:
-            references.append(weakref.ref(error.__traceback__.tb_frame.f_code))  # type: ignore[arg-type,union-attr]
-            assert references[0]() is not None
-        assert references[0]() is None
-        assert list(numbers) == []
-    finally:
-        gc.enable()
+        next(numbers)
+    except KeyError as error:
+        references.append(weakref.ref(error.__traceback__.tb_frame.f_code))  # type: ignore[arg-type,union-attr]
+        assert references[0]() is not None
+    assert references[0]() is None
+    assert list(numbers) == []
 
 
-def test_a_failure_nobody_asks_for_goes_with_its_generator() -> None:
+def test_a_failure_nobody_asks_for_goes_with_its_generator(no_collector: None) -> None:
     """B3: a buffered failure is freed with the generator, without the collector."""
 
     class Held:
@@ -175,17 +171,13 @@ def test_a_failure_nobody_asks_for_goes_with_its_generator() -> None:
         failed.set()
         raise KeyError
 
-    gc.disable()
-    try:
-        numbers = BackgroundGenerator(source())
-        worker = numbers._worker
-        assert failed.wait(LONG)
-        assert worker.ended.wait(LONG)
-        assert references[0]() is not None
-        del numbers, worker
-        assert references[0]() is None
-    finally:
-        gc.enable()
+    numbers = BackgroundGenerator(source())
+    worker = numbers._worker
+    assert failed.wait(LONG)
+    assert worker.ended.wait(LONG)
+    assert references[0]() is not None
+    del numbers, worker
+    assert references[0]() is None
 
 
 # B4: every point at which CPython runs signal handlers, one after the other

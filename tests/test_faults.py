@@ -17,7 +17,7 @@ import pytest
 from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
 from prefetch_generator._stop import Bell
 
-from .helpers import LONG, in_thread, posix, python
+from .helpers import LONG, in_thread, python
 
 
 @pytest.fixture
@@ -568,7 +568,6 @@ def test_a_wait_that_ends_too_early_goes_on() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
-@posix
 def test_a_signal_handler_that_takes_longer_than_the_timeout_does_not_prolong_it() -> None:
     """C2, D1, E3: a wait that is interrupted by a handler, and whose time is over when that returns, is over."""
     script = """

@@ -244,7 +244,7 @@ def test_the_source_runs_in_one_copy_of_the_constructors_context() -> None:
 # A6
 
 
-def test_neither_side_keeps_a_reference_to_a_delivered_item() -> None:
+def test_neither_side_keeps_a_reference_to_a_delivered_item(no_collector: None) -> None:
     """A6: an item is freed as soon as the consumer lets it go, while the worker makes, or waits to make, the next."""
     making, go = threading.Event(), threading.Event()
 
@@ -255,20 +255,16 @@ def test_neither_side_keeps_a_reference_to_a_delivered_item() -> None:
         yield Item()
         yield Item()
 
-    gc.disable()
-    try:
-        items = BackgroundGenerator(source(), 2)
-        first = weakref.ref(next(items))
-        assert making.wait(LONG)
-        assert first() is None  # the worker is computing the next one
-        go.set()
-        second = weakref.ref(next(items))
-        assert second() is None
-        third = weakref.ref(next(items))
-        assert third() is None
-        assert list(items) == []
-    finally:
-        gc.enable()
+    items = BackgroundGenerator(source(), 2)
+    first = weakref.ref(next(items))
+    assert making.wait(LONG)
+    assert first() is None  # the worker is computing the next one
+    go.set()
+    second = weakref.ref(next(items))
+    assert second() is None
+    third = weakref.ref(next(items))
+    assert third() is None
+    assert list(items) == []
 
 
 def test_the_worker_keeps_no_item_it_has_handed_over() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from .helpers import posix, python
 
-# What the scripts below start with. `asleep(action)` does the action as soon as this thread sleeps in a queue.
+# What the scripts below start with. `asleep(action)` does the action as soon as this thread sleeps on a bell.
 PROLOGUE = """
 import contextlib, gc, itertools, multiprocessing, os, signal, sys, threading, time
 from queue import SimpleQueue

@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from queue import SimpleQueue
-from types import FrameType
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
 
-from .helpers import LONG
+from .helpers import LONG, when_asleep
 
 EXAMPLES = int(os.environ.get("PREFETCH_EXAMPLES", "120"))
 
@@ -119,15 +117,10 @@ class Caller(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        sys.setprofile(self.profile)
-        outcome = outcome_of(self.call)
-        sys.setprofile(None)
+        with when_asleep(self.asleep.set):
+            outcome = outcome_of(self.call)
         del self.call  # and with it the generator
         self.answers.put((self, outcome))
-
-    def profile(self, frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_call" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
-            self.asleep.set()
 
 
 class Model:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dis
-import gc
 import itertools
 import pickle
 import sys
@@ -160,7 +159,7 @@ def test_a_source_that_iterates_its_own_generator_after_its_worker_has_slept() -
     own.clear()
 
 
-def test_a_failure_that_the_unfinished_step_ends_in_is_dropped_and_not_kept() -> None:
+def test_a_failure_that_the_unfinished_step_ends_in_is_dropped_and_not_kept(no_collector: None) -> None:
     """C4, B3: it is freed when the worker has ended, though the closed generator lives on."""
 
     class Failure(Exception):  # noqa: N818 - nobody handles it
@@ -181,18 +180,14 @@ def test_a_failure_that_the_unfinished_step_ends_in_is_dropped_and_not_kept() ->
         finally:
             del failure
 
-    gc.disable()
-    try:
-        numbers = BackgroundGenerator(source())
-        entered.get(timeout=LONG)
-        with pytest.warns(RuntimeWarning, match="did not stop"):
-            assert numbers.close(0) is False
-        go.put(None)
-        assert numbers.close(LONG) is True
-        assert failures[0]() is None
-        assert repr(numbers).endswith("closed, 0/2 buffered>")
-    finally:
-        gc.enable()
+    numbers = BackgroundGenerator(source())
+    entered.get(timeout=LONG)
+    with pytest.warns(RuntimeWarning, match="did not stop"):
+        assert numbers.close(0) is False
+    go.put(None)
+    assert numbers.close(LONG) is True
+    assert failures[0]() is None
+    assert repr(numbers).endswith("closed, 0/2 buffered>")
 
 
 def test_an_item_lost_between_two_instructions_costs_no_deadlock() -> None:
@@ -267,13 +262,11 @@ def test_a_constructor_that_is_struck_after_the_start_waits_for_the_end_of_its_t
 
 
 def test_a_worker_that_ends_while_the_finalizer_runs_reports_what_closing_raised(
-    monkeypatch: pytest.MonkeyPatch,
+    hooked: SimpleQueue[threading.ExceptHookArgs],
 ) -> None:
     """C4: where nobody calls close() it goes to the excepthook, also while the generator is being finalized."""
     entered: SimpleQueue[None] = SimpleQueue()
     go: SimpleQueue[None] = SimpleQueue()
-    reported: list[object] = []
-    monkeypatch.setattr(threading, "excepthook", lambda details: reported.append(details.exc_type))
 
     def source() -> Iterator[int]:
         try:
@@ -290,7 +283,8 @@ def test_a_worker_that_ends_while_the_finalizer_runs_reports_what_closing_raised
     worker.abandon()  # as the finalizer does, during which weak references to the generator still find it
     go.put(None)
     worker.thread.join(LONG)
-    assert reported == [KeyError]
+    assert hooked.get(block=False).exc_type is KeyError
+    assert hooked.empty()
     assert worker not in _worker._live
 
 
@@ -452,7 +446,7 @@ def test_a_worker_that_is_about_to_sleep_cannot_wait_for_itself() -> None:
         receiver.next(0)
 
 
-def test_a_thread_that_cannot_be_started_makes_no_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_makes_no_cycle(monkeypatch: pytest.MonkeyPatch, no_collector: None) -> None:
     """A4, B3: what the constructor raises is freed as soon as the caller lets it go."""
 
     class Refusal(RuntimeError):  # noqa: N818 - with weak references, which a RuntimeError has not
@@ -469,10 +463,6 @@ def test_a_thread_that_cannot_be_started_makes_no_cycle(monkeypatch: pytest.Monk
             del failure
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    gc.disable()
-    try:
-        with contextlib.suppress(RuntimeError):
-            BackgroundGenerator(range(3))
-        assert failures[0]() is None
-    finally:
-        gc.enable()
+    with contextlib.suppress(RuntimeError):
+        BackgroundGenerator(range(3))
+    assert failures[0]() is None
