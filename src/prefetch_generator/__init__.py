@@ -2,12 +2,16 @@
 
 from prefetch_generator._decorator import background
 from prefetch_generator._generator import BackgroundGenerator, Stats
+from prefetch_generator._handoff import NotReadyError
+from prefetch_generator._iterable import BackgroundIterable
 from prefetch_generator._stop import StopEvent, current_stop_event
 
-__version__ = "2.0.0"
+__version__ = "2.1.0"
 
 __all__ = [
     "BackgroundGenerator",
+    "BackgroundIterable",
+    "NotReadyError",
     "Stats",
     "StopEvent",
     "__version__",
@@ -18,6 +22,14 @@ __all__ = [
 
 prefetch = background  # the name that version 1 had for it
 
-for _public in (BackgroundGenerator, Stats, StopEvent, background, current_stop_event):
+for _public in (
+    BackgroundGenerator,
+    BackgroundIterable,
+    NotReadyError,
+    Stats,
+    StopEvent,
+    background,
+    current_stop_event,
+):
     _public.__module__ = __name__  # where users find them, and look for them in a traceback
 del _public

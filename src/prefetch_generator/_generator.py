@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 import sys
+import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
-from threading import get_ident
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
+from prefetch_generator._bell import deadline_after
 from prefetch_generator._handoff import Handoff, Receiver
-from prefetch_generator._stop import StopEvent, deadline_after, own_event
+from prefetch_generator._stop import StopEvent, own_event
 from prefetch_generator._worker import Worker
 
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ class BackgroundGenerator(Receiver[T_co]):
         self._hint = _hint_of(iterable)
         self._handoff = handoff = Handoff[T_co](depth)
         handoff.owner = owner = weakref.ref(self, handoff.wake.put)
-        stop = own_event(owner, stop_event, handoff.cancel)
-        self._worker = worker = Worker(_iterator_of(iterable), handoff, stop)
+        stop = own_event(owner, stop_event, handoff)
+        self._worker = worker = Worker(iterable, iter(checked_iterable(iterable)), handoff, stop)
         try:
-            worker.start(f"BackgroundGenerator-{self._name}")
+            worker.start(f"BackgroundGenerator-{self._name}", self)
             # Last, and without a point where a signal handler could run: before it the source is untouched, after it
             # the constructor can no longer fail.
             worker.allowed = True
@@ -100,7 +101,10 @@ class BackgroundGenerator(Receiver[T_co]):
         """Return the items still to come, as far as the source hinted at how many it has."""
         if self._hint is None:
             return NotImplemented  # type: ignore[no-any-return]  # Python's own word for "no hint"
-        return max(0, self._hint - self._handoff.delivered)
+        handoff = self._handoff
+        if handoff.over or not handoff.open:
+            return handoff.items.qsize() if handoff.open else 0  # however many the source hinted at
+        return max(0, self._hint - handoff.delivered)
 
     def close(self, timeout: float | None = 5.0) -> bool:
         """Stop the worker, drop what is buffered, and wait at most `timeout` seconds (None: as long as it takes).
@@ -124,7 +128,7 @@ class BackgroundGenerator(Receiver[T_co]):
         if handoff.forked:
             return True
         worker.stop.set()
-        if get_ident() == handoff.producer:
+        if threading.get_ident() == handoff.producer:
             return False
         if not worker.ended.wait(timeout):
             caller = sys._getframe().f_back  # None, if that is no Python code: an exit handler
@@ -161,6 +165,11 @@ class BackgroundGenerator(Receiver[T_co]):
         handoff = self._handoff
         return Stats(handoff.delivered, handoff.items.qsize(), handoff.producer_wait, handoff.consumer_wait)
 
+    @property
+    def __name__(self) -> str:
+        """The source's name, as a generator's is its function's."""
+        return self._name
+
     def __repr__(self) -> str:
         handoff = self._handoff
         if not handoff.open:
@@ -192,10 +201,11 @@ def checked_max_prefetch(max_prefetch: int) -> int:
     raise TypeError(f"max_prefetch must be an integer, got {max_prefetch!r}")
 
 
-def _iterator_of(iterable: Iterable[T_co]) -> Iterator[T_co]:
+def checked_iterable(iterable: Iterable[T_co]) -> Iterable[T_co]:
+    """Return `iterable`, or raise TypeError."""
     if not (hasattr(type(iterable), "__iter__") or hasattr(type(iterable), "__getitem__")):
         raise TypeError(f"iterable must be an iterable, got {iterable!r}")
-    return iter(iterable)
+    return iterable
 
 
 def _name_of(iterable: object) -> str:

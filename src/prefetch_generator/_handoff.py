@@ -9,11 +9,7 @@ Guarantees
 What they rest on
     a. `SimpleQueue.put`, `get` and `qsize` are atomic, re-entrant and written in C (bpo-32576). They go through the
        queue's own lock, which orders memory on free-threaded builds, where a plain store and a later load are not.
-    b. CPython runs signal handlers when a call returns, on a backward jump and on function entry, nowhere else.
-       `x = queue.get()` can thus lose `x` between the call and the store. But `for x in it:` over an iterator
-       written in C stores what it got with no such point in between. So whatever may be lost only once is taken
-       through a `map` object that was made beforehand, and `for _ in it: break` is a call without a window.
-       (3.10 also has such a point where a condition is false; the lines below are written so that none is.)
+    b. `for x in it:` over an iterator written in C cannot be split by a signal handler: see `_atomic`.
     c. Signal handlers run on the main thread only, and the worker never is that thread.
 
 No lost wake-up, on either side: announce yourself, then look through the queue's lock, then sleep.
@@ -34,26 +30,23 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
+from _queue import SimpleQueue  # the real one: gevent replaces `queue.SimpleQueue`
 from collections.abc import Callable, Iterator
-from itertools import repeat
-from queue import Empty, SimpleQueue
-from threading import get_ident
+from itertools import count, repeat
+from queue import Empty
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from prefetch_generator._stop import (
-    Bell,
-    deadline_after,
-    raise_if_stopped,
-    subscribe,
-    unsubscribe,
-    worker_stop_event,
-)
+from prefetch_generator._atomic import Once, raise_held
+from prefetch_generator._bell import Bell, deadline_after, make_bell, make_queue
+from prefetch_generator._stop import raise_if_stopped, running, subscribe, unsubscribe
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _OWN_SOURCE = "a source cannot iterate its own BackgroundGenerator: it would wait for itself"
+_CIRCLE = "a source cannot iterate a BackgroundGenerator that waits, through others, for its own: none would ever go on"
 _BATCH = 100  # items after which even an unbounded worker looks whether there still is a generator
 _NOBODY: Iterator[None] = repeat(None, 0)  # an answered call; it stays exhausted, so everybody can share it
 _process = object()  # stands for this process; a forked child gets another
@@ -72,34 +65,11 @@ def _yes() -> object:
     return True
 
 
-class Once:
-    """An exception that is raised at most once, by whoever asks first, and not kept after that."""
+class NotReadyError(TimeoutError):
+    """`next(timeout)` ran out of time. Nothing is lost: call it again.
 
-    __slots__ = ("_held", "_take")
-
-    def __init__(self) -> None:
-        self._held: dict[str, BaseException] = {}
-        # `dict.pop` with a default never raises, so an exception on its way out cannot be mistaken for its absence.
-        self._take: Iterator[BaseException | None] = map(self._held.pop, repeat("it"), repeat(None))
-
-    def __bool__(self) -> bool:
-        return bool(self._held)
-
-    def hold(self, exception: BaseException) -> None:
-        self._held["it"] = exception
-
-    def take(self) -> BaseException | None:
-        return next(self._take)
-
-    def raise_it(self) -> None:
-        """Raise the exception if it is still here."""
-        for exception in self._take:
-            if exception is not None:
-                try:
-                    raise exception
-                finally:
-                    del exception  # else this frame, in the traceback, would keep it: a cycle
-            break
+    A class of its own, because the source may raise `TimeoutError` itself, which is forwarded, and is the end.
+    """
 
 
 class Handoff(Generic[T]):
@@ -108,7 +78,7 @@ class Handoff(Generic[T]):
     __slots__ = (
         "bells",
         "consumer_wait",
-        "delivered",
+        "deliveries",
         "depth",
         "failed",
         "items",
@@ -130,7 +100,7 @@ class Handoff(Generic[T]):
         self.depth = min(max_prefetch, sys.maxsize) if max_prefetch > 0 else sys.maxsize
         self.items: SimpleQueue[T] = SimpleQueue()
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
-        self.wake: SimpleQueue[object] = SimpleQueue()  # the worker sleeps on it
+        self.wake: SimpleQueue[object] = make_queue()  # the worker sleeps on it
         self.parked = _NOBODY  # the worker's call for help; written by the worker alone
         self.bells: set[Bell] = set()  # the consumers' calls: each sleeps on its own
         # A weak reference to the generator that, when there is no generator any more, puts itself into `wake`. It stops
@@ -138,17 +108,24 @@ class Handoff(Generic[T]):
         self.owner: Callable[[], object] = _yes
         self.open = True  # until cancel()
         self.over = False  # until end(); then no item follows
-        self.failed = False
-        self.outcome = Once()  # how the source ended: StopIteration, or what it raised
+        # How the source ended: StopIteration, or what it raised. Until that is known, it is an error, so that a worker
+        # that breaks down, wherever in our own code, cannot make the data look complete.
+        self.outcome: Once[BaseException] = Once()
+        self.outcome.hold(RuntimeError("the worker broke down outside of the source: see the output of its thread"))
+        self.failed = True
         self.process = _process
         self.producer = 0  # the worker's thread, as long as it runs
         self.pulling = 0  # the same, but not while it sleeps: it spares the consumers a call, a tenth of their time
         self.settle: Callable[[], object] = _yes  # waits for the worker's thread to be gone
-        # Under the GIL `+=` on these is atomic: it has no point where threads are switched. Without it, consumers
-        # that share one object can lose a count of each other; nothing but `Stats` depends on them.
-        self.delivered = 0
+        self.deliveries = count()  # counts in C: `+= 1` by several consumers would lose some without the GIL
+        # A wait counts when it is over; without the GIL consumers that share one object can lose some of these.
         self.producer_wait = 0.0
         self.consumer_wait = 0.0
+
+    @property
+    def delivered(self) -> int:
+        """How many items have been delivered."""
+        return int(repr(self.deliveries)[len("count(") : -1])  # the one way to look at a count and not advance it
 
     @property
     def forked(self) -> bool:
@@ -167,6 +144,7 @@ class Handoff(Generic[T]):
             free = self.depth - self.items.qsize()
             if self.owner() is None:
                 self.cancel()
+                self.drop()
             elif free > 0:
                 return repeat(None, min(free, _BATCH))
             else:
@@ -193,14 +171,16 @@ class Handoff(Generic[T]):
         self.over = True  # after the last item and the outcome: who sees it finds both
         self.ring()
         if not self.open:
-            self._clear()  # what the unfinished step still gave, be it an item or a failure
+            self.drop()  # what the unfinished step still gave, be it an item or a failure
 
     # Anybody's side.
 
     def cancel(self) -> None:
-        """Drop what is buffered, release everybody who waits, deliver nothing more. Never waits."""
+        """Release everybody who waits, deliver nothing more. Never waits; runs no code but ours. `drop` has to follow.
+
+        First to wake and then to drop: a finalizer of an item may take its time.
+        """
         self.open = False  # first: an item put after this is dropped by the consumer that takes it, or by end()
-        self._clear()
         for _ in self.parked:
             break
         self.ring()
@@ -214,13 +194,96 @@ class Handoff(Generic[T]):
             bell.ring()
             self.bells.discard(bell)
 
-    def _clear(self) -> None:
-        self.outcome.take()
+    def drop(self) -> None:
+        """Drop what is buffered and will not be delivered."""
+        next(self.outcome.take)
         try:
             for _ in self.take:
                 pass
         except Empty:
             pass
+
+    def await_item(self, over: bool, timeout: float | None, deadline: float) -> None:
+        """Sleep until there may be an item to take; raise the end, or NotReadyError."""
+        if over or not self.open:
+            self._raise_end()
+        if not self.wait(self.has_news, deadline):
+            raise NotReadyError(f"no item came within {timeout} seconds")
+
+    def has_news(self) -> object:
+        """Return whether a consumer has something to do: an item, or an end."""
+        return self.items.qsize() or self.over or not self.open
+
+    @property
+    def is_left(self) -> bool:
+        """True once it was closed, or its generator dropped."""
+        return not self.open or self.owner() is None
+
+    def has_ended(self) -> bool:
+        """Return whether the worker is through with the source."""
+        return self.over
+
+    def wait(self, news: Callable[[], object], deadline: float) -> bool:
+        """Sleep until there is `news`, or may be; return False if there is none by the `deadline`.
+
+        A worker that is told to stop while it waits here, for another generator, gets GeneratorExit.
+        """
+        # Here and not in `Receiver`, for whoever keeps the traceback of what strikes a sleeper keeps this frame.
+        here = running()
+        started = perf_counter()
+        bell = make_bell()
+        watch = None
+        try:
+            self.bells.add(bell)
+            if here is not None:
+                if threading.get_ident() == self.producer:
+                    raise RuntimeError(_OWN_SOURCE)
+                watch = subscribe(here.stop, bell)
+                raise_if_stopped()
+                if deadline == math.inf:
+                    here.waits_for = self
+            # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
+            # which costs the item; without this line it would cost a deadlock.
+            for _ in self.parked:
+                break
+            if news():
+                return True
+            if here is not None:
+                self._refuse_circle()
+            return bell.sleep(deadline)
+        finally:
+            self.bells.discard(bell)
+            if here is not None:
+                here.waits_for = None
+                unsubscribe(here.stop, bell)
+            del watch
+            self.consumer_wait += perf_counter() - started
+
+    def _refuse_circle(self) -> None:
+        """Raise RuntimeError if what this worker is about to wait for waits, through others, for this worker."""
+        # Each says what it waits for before it looks here, so whoever closes a circle sees it. And nobody is taken to
+        # wait who has something to do: an item can come only from the worker that is asked next, and if all of these
+        # sleep, the last of them for this very thread, then none will come.
+        me = threading.get_ident()
+        handoff: Handoff[Any] = self
+        passed: set[Handoff[Any]] = set()
+        while not handoff.has_news() and handoff not in passed:
+            if handoff.producer == me:
+                raise RuntimeError(_CIRCLE)
+            passed.add(handoff)
+            there = running(handoff.producer)
+            if there is None or there.waits_for is None:
+                return
+            handoff = there.waits_for
+
+    def _raise_end(self) -> NoReturn:
+        """Raise how it ended, to one consumer, and StopIteration to all others."""
+        if self.open:
+            self.settle()
+            raise_held(self.outcome)
+        if not self.open:  # perhaps by the same stop that this very worker has been told: not the end of the data
+            raise_if_stopped()
+        raise StopIteration
 
 
 class Receiver(Iterator[T_co]):
@@ -236,10 +299,10 @@ class Receiver(Iterator[T_co]):
     def next(self, timeout: float | None = None) -> T_co:
         """Return the next item, waiting for it at most `timeout` seconds (None: as long as it takes).
 
-        Raises TimeoutError if the time ran out (nothing is lost: call again), StopIteration with the source's return
-        value at the end, and once, in its place, whatever exception the source raised. RuntimeError in a forked child
-        and inside the source itself. GeneratorExit, once, in a source that waits here and is told to stop.
-        TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
+        Raises NotReadyError if the time ran out (nothing is lost: call again), StopIteration with the source's return
+        value at the end, and once, in its place, whatever exception the source raised. RuntimeError in a forked child,
+        and in a source that would wait for itself. GeneratorExit, once, in a source that waits here and is told to
+        stop. TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
 
         >>> from prefetch_generator import BackgroundGenerator
         >>> BackgroundGenerator("abc").next(timeout=60)
@@ -249,7 +312,7 @@ class Receiver(Iterator[T_co]):
         deadline = math.inf if timeout is None else deadline_after(timeout)
         if handoff.process is not _process:
             raise RuntimeError("this generator was made before fork() and has no worker here: make it in the child")
-        if handoff.pulling and get_ident() == handoff.pulling:
+        if handoff.pulling and threading.get_ident() == handoff.pulling:
             raise RuntimeError(_OWN_SOURCE)
         while True:
             over = handoff.over  # before the look at the buffer: over and then empty is over for good
@@ -260,55 +323,20 @@ class Receiver(Iterator[T_co]):
                     for _ in handoff.parked:
                         break
                     if handoff.open:
-                        handoff.delivered += 1
+                        for _ in handoff.deliveries:
+                            break
                         return item
             except Empty:
                 pass
-            if over or not handoff.open:
-                self._raise_end()
-            if not self._wait_for_item(deadline):
-                raise TimeoutError(f"no item came within {timeout} seconds")
+            try:
+                handoff.await_item(over, timeout, deadline)
+            except BaseException:
+                # Whoever keeps the traceback (a notebook keeps the last one) shall not keep the generator with it.
+                del self
+                raise
 
     if TYPE_CHECKING:
 
         def __next__(self) -> T_co: ...  # without the timeout, as `Iterator` has it
     else:
         __next__ = next  # noqa: A003 - the method, as meant
-
-    def _wait_for_item(self, deadline: float) -> bool:
-        """Sleep until there may be an item, or an end, to take; return False if there is none by the `deadline`.
-
-        A worker that is told to stop while it waits here, for another generator, gets GeneratorExit.
-        """
-        handoff = self._handoff
-        if get_ident() == handoff.producer:  # a finalizer, on the worker that was about to sleep or has just woken
-            raise RuntimeError(_OWN_SOURCE)
-        started = perf_counter()
-        bell = Bell()
-        stop = worker_stop_event()
-        watch = None
-        try:
-            handoff.bells.add(bell)
-            if stop is not None:
-                watch = subscribe(stop, bell)
-                raise_if_stopped()
-            # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
-            # which costs the item; without this line it would cost a deadlock.
-            for _ in handoff.parked:
-                break
-            return bool(handoff.items.qsize() or handoff.over or not handoff.open or bell.sleep(deadline))
-        finally:
-            handoff.bells.discard(bell)
-            if stop is not None:
-                unsubscribe(stop, bell)
-            del watch
-            handoff.consumer_wait += perf_counter() - started
-
-    def _raise_end(self) -> NoReturn:
-        handoff = self._handoff
-        if handoff.open:
-            handoff.settle()
-            handoff.outcome.raise_it()
-        if not handoff.open:  # perhaps by the same stop that this very worker has been told: not the end of the data
-            raise_if_stopped()
-        raise StopIteration

@@ -2,8 +2,8 @@
 
 `threading.Event.set` takes a lock in Python code. A signal handler or a finalizer that calls it while the same
 thread is inside that event waits for itself. Nothing here holds a lock while Python code runs: a waiter hands in a
-*bell* (a bare lock of its own, which may be released anywhere), looks at the flag once more, and sleeps on its bell;
-`set` raises the flag first and rings afterwards.
+*bell* of its own, which may be rung anywhere, looks at the flag once more, and sleeps on its bell; `set` raises the
+flag first and rings afterwards.
 
     waiter: announce the bell, then look at the flag      setter: raise the flag, then look for bells
 
@@ -13,61 +13,18 @@ which is what orders the two accesses on a free-threaded build.
 
 from __future__ import annotations
 
-import contextlib
-import math
-import sys
+import os
 import threading
 import weakref
-from collections.abc import Callable
-from time import monotonic
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from prefetch_generator._atomic import Once
+from prefetch_generator._bell import Bell, deadline_after, make_bell
 
-class Bell:
-    """What one sleeper sleeps on, once: a lock that is held until somebody rings."""
-
-    # Not a SimpleQueue: before 3.13 its `get(timeout=...)` never returns if the time runs out between two waits in it,
-    # which a signal handler that takes long, or a timeout of no time, is enough for.
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def ring(self, _: object = None) -> None:
-        """Wake the sleeper. Never waits."""
-        with contextlib.suppress(RuntimeError):  # it has been rung before
-            self._lock.release()
-
-    def sleep(self, deadline: float) -> bool:
-        """Sleep until somebody rings, or has rung; return False if nobody does by the `deadline`."""
-        if deadline == math.inf and not _SLICED:
-            return self._lock.acquire()
-        while not self._lock.acquire(timeout=min(max(0.0, deadline - monotonic()), _longest_wait())):
-            if monotonic() >= deadline:
-                return False
-        return True
-
-
-# The only slicing in this library: Ctrl-C cannot end a longer wait of Windows' main thread before 3.14.
-_SLICED = sys.platform == "win32" and sys.version_info < (3, 14)
-
-
-def deadline_after(timeout: float | None) -> float:
-    """Return the reading of `time.monotonic` in `timeout` seconds, infinity for None; refuse anything else."""
-    if timeout is None:
-        return math.inf
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}")
-    if not timeout >= 0:  # written so that NaN is refused too
-        raise ValueError(f"timeout must be at least 0 seconds, got {timeout!r}")
-    return monotonic() + min(timeout, threading.TIMEOUT_MAX)
-
-
-def _longest_wait() -> float:
-    if _SLICED and threading.current_thread() is threading.main_thread():
-        return 0.1
-    return threading.TIMEOUT_MAX
+if TYPE_CHECKING:
+    from prefetch_generator._handoff import Handoff
 
 
 class StopEvent:
@@ -84,30 +41,43 @@ class StopEvent:
     (True, True)
     """
 
-    __slots__ = ("__weakref__", "_bells", "_children", "_exit", "_flag", "_on_set", "_owner", "_parent")
+    __slots__ = ("__weakref__", "_bells", "_calls", "_children", "_exit", "_flag", "_handoff", "_owner", "_parent")
 
     def __init__(self) -> None:
         self._flag = False
         self._parent: StopEvent | None = None
         self._owner: Callable[[], object] | None = None  # the generator whose end sets this event
+        self._handoff: Handoff[Any] | None = None  # what it cancels
         self._exit: StopEvent | None = None  # set at interpreter exit
-        self._on_set: Callable[[], object] | None = None
         self._bells: set[Bell] = set()
+        self._calls: set[Call] = set()
         # Weak, because a shared event may outlive thousands of generators that were given it.
         self._children: set[weakref.ref[StopEvent]] = set()
 
     def set(self) -> None:
-        """Set the event: wake every waiter and stop every generator that was given it. Never waits."""
+        """Set the event: wake every waiter and stop every generator that was given it. Never waits.
+
+        What was hung on it with `on_set` is called here.
+        """
         # Everything is done again when called again: a call that Ctrl-C cut short is mended by the next one.
         events = [self]
         for event in events:  # which grows: children may have children
             event._flag = True
             events += [child for reference in event._children.copy() if (child := reference()) is not None]
         for event in events:
-            if event._on_set is not None:
-                event._on_set()
+            if event._handoff is not None:
+                event._handoff.cancel()
             for bell in event._bells.copy():
                 bell.ring()
+        # Everybody is awake; now for what may run code of the user's, and so raise, or take its time. The stack goes
+        # through all of it whatever that raises, last things first.
+        with ExitStack() as stack:
+            for event in events:
+                if event._handoff is not None:
+                    stack.callback(event._handoff.drop)
+            for event in reversed(events):
+                for call in event._calls.copy():
+                    stack.callback(call.ring)
 
     def is_set(self) -> bool:
         """Return True once the event has been set."""
@@ -129,7 +99,7 @@ class StopEvent:
         Raises TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
         """
         deadline = deadline_after(timeout)
-        bell = Bell()
+        bell = make_bell()
         watch = None
         try:
             watch = subscribe(self, bell)
@@ -138,6 +108,48 @@ class StopEvent:
             unsubscribe(self, bell)
             del watch
 
+    def on_set(self, callback: Callable[[], object]) -> AbstractContextManager[None]:
+        """Have `callback()` called when the event is set within the block: `with stop.on_set(callback): ...`.
+
+        It is called once, on whichever thread sets the event (perhaps in a finalizer or a signal handler), and at once
+        if the event is set already. It is never begun after the block has been left; one that is running then is not
+        waited for. What it raises goes to `sys.unraisablehook`.
+
+        So a source that is blocked in a client hears of the stop, if the client can be cancelled from another thread:
+
+        >>> def rows(connection, query):
+        ...     with current_stop_event().on_set(connection.interrupt):
+        ...         yield from connection.execute(query)
+
+        Raises TypeError if `callback` is not callable.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, got {callback!r}")
+        return self._calling(callback)
+
+    @contextmanager
+    def _calling(self, callback: Callable[[], object]) -> Iterator[None]:
+        call = Call(callback)
+        watch = None
+        try:
+            self._calls.add(call)
+            watch = self._watch(call)
+            if self.is_set():
+                call.ring()
+            yield
+        finally:
+            next(call.callback.take)  # from here on nobody can begin it
+            self._calls.discard(call)
+            del watch
+
+    def _watch(self, sleeper: Bell | Call) -> object:
+        """Return a weak reference that rings when the generator is dropped.
+
+        Even if its finalizer, which is Python code, is interrupted before it can set the event.
+        """
+        owner = self._owner and self._owner()
+        return owner and weakref.ref(owner, sleeper.ring)
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot copy or pickle a StopEvent: nobody would set, or hear, the copy")
 
@@ -145,15 +157,51 @@ class StopEvent:
         return f"<StopEvent {'set' if self.is_set() else 'not set'}>"
 
 
+class Call:
+    """What `on_set` hangs on an event: rung, it calls the callback, once."""
+
+    __slots__ = ("_pid", "callback")
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Once[Callable[[], object]] = Once()
+        self.callback.hold(callback)
+        self._pid = os.getpid()
+
+    def ring(self, _: object = None) -> None:
+        """Call the callback, unless that has been done, or the block been left."""
+        if self._pid != os.getpid():
+            return  # a forked child has a copy of the block, and perhaps of the connection that would be cut
+        for callback in self.callback.take:
+            if callback is not None:
+                try:
+                    callback()
+                except BaseException as error:
+                    _Unraisable(error)
+            break
+
+
+class _Unraisable:
+    """Has CPython give `error` to `sys.unraisablehook`, which takes nothing that is made in Python."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __del__(self) -> None:
+        try:
+            raise self.error
+        finally:
+            del self.error  # else the traceback would keep it: a cycle
+
+
 def subscribe(event: StopEvent, bell: Bell) -> object:
     """Have `bell` rung by every `event.set()`; look at `event.is_set()` afterwards.
 
-    Keep what this returns until `unsubscribe`: a weak reference that rings the bell when the generator is dropped, even
-    if its finalizer was interrupted before it could set the event.
+    Keep what this returns until `unsubscribe`: it rings the bell when the generator is dropped.
     """
     event._bells.add(bell)
-    owner = event._owner and event._owner()
-    return owner and weakref.ref(owner, bell.ring)
+    return event._watch(bell)
 
 
 def unsubscribe(event: StopEvent, bell: Bell) -> None:
@@ -161,12 +209,12 @@ def unsubscribe(event: StopEvent, bell: Bell) -> None:
     event._bells.discard(bell)
 
 
-def own_event(owner: Callable[[], object], parent: StopEvent | None, on_set: Callable[[], object]) -> StopEvent:
+def own_event(owner: Callable[[], object], parent: StopEvent | None, handoff: Handoff[Any]) -> StopEvent:
     """Return a generator's own event: set by itself, by `parent` if there is one, and by the end of `owner`."""
     event = StopEvent()
     event._owner = owner
     event._exit = _Exit.event
-    event._on_set = on_set
+    event._handoff = handoff
     if parent is not None:
         event._parent = parent
         parent._children.add(weakref.ref(event, parent._children.discard))
@@ -180,21 +228,28 @@ class _Exit:
 def announce_exit() -> None:
     """Make `is_set()` true, in one step, for every generator's own event made so far; their `set()` is to follow."""
     _Exit.event._flag = True
-    renew_exit()  # for those that other exit handlers still make
+    _renew_exit()  # for those that other exit handlers still make
 
 
-def renew_exit() -> None:
+def _renew_exit() -> None:
     """Have the exit of this process concern only the generators that are made from now on."""
     _Exit.event = StopEvent()
 
 
-class _Current(threading.local):
-    # Thread-local rather than a context variable: a helper thread that copies the source's context is not the source.
-    stop_event: StopEvent | None = None
-    told = False  # the source has been told, by GeneratorExit, to stop
+class Running:
+    """What the code on a worker's thread may ask for."""
+
+    __slots__ = ("stop", "told", "waits_for")
+
+    def __init__(self, stop: StopEvent) -> None:
+        self.stop = stop
+        self.told = False  # the source has been told, by GeneratorExit, to stop
+        self.waits_for: Handoff[Any] | None = None  # asleep, with no time limit, until there is an item or an end
 
 
-_current = _Current()
+# By thread rather than in a context variable: a helper thread that copies the source's context is not the source. And
+# not in a `threading.local`: one that was made before gevent patched `threading` is the same for all greenlets.
+_running: dict[int, Running] = {}
 
 
 def current_stop_event() -> StopEvent:
@@ -207,17 +262,23 @@ def current_stop_event() -> StopEvent:
     ...     while not stop.wait(1.0):
     ...         yield "something new"
     """
-    return _current.stop_event or StopEvent()
+    here = running()
+    return StopEvent() if here is None else here.stop
 
 
 def enter_worker(stop: StopEvent) -> None:
-    """Make `stop` this thread's stop event, from now until the thread ends."""
-    _current.stop_event = stop
+    """Make `stop` this thread's stop event."""
+    _running[threading.get_ident()] = Running(stop)
 
 
-def worker_stop_event() -> StopEvent | None:
-    """Return this thread's stop event, or None if it is no worker's thread."""
-    return _current.stop_event
+def leave_worker(thread: int) -> None:
+    """Undo `enter_worker`, before that thread ends: its number is used again."""
+    _running.pop(thread, None)
+
+
+def running(thread: int | None = None) -> Running | None:
+    """Return what runs on this thread, or on `thread`; None if it is no worker's."""
+    return _running.get(threading.get_ident() if thread is None else thread)
 
 
 def raise_if_stopped() -> None:
@@ -225,13 +286,28 @@ def raise_if_stopped() -> None:
 
     Only once, so that a clean-up may use other generators.
     """
-    stop = _current.stop_event
-    if stop is not None and not _current.told and stop.is_set():
-        _current.told = True
+    here = running()
+    if here is not None and not here.told and here.stop.is_set():
+        here.told = True
         raise GeneratorExit
 
 
 def tell() -> bool:
     """Have `raise_if_stopped` not raise from now on, on this thread; return True if it has raised before."""
-    told, _current.told = _current.told, True
+    here = running()
+    if here is None:
+        return False
+    told, here.told = here.told, True
     return told
+
+
+def _after_fork_in_child() -> None:
+    here = running()
+    _running.clear()
+    if here is not None:  # the source itself has forked
+        _running[threading.get_ident()] = here
+    _renew_exit()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import gc
+import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextvars import copy_context
+import weakref
+from _queue import SimpleQueue
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
 from functools import partial
 from itertools import repeat
-from pathlib import Path
-from queue import SimpleQueue
-from threading import get_ident
 from time import monotonic
 from traceback import walk_tb
 from typing import Any
 
-from prefetch_generator._handoff import Handoff, Once, Receiver
-from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, renew_exit, tell
+from prefetch_generator._atomic import Once, raise_held
+from prefetch_generator._bell import make_queue
+from prefetch_generator._handoff import Handoff, NotReadyError, Receiver
+from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, leave_worker, tell
 
 EXIT_GRACE = 1.0  # seconds that all workers together get at interpreter exit
 
 _live: set[Worker] = set()  # the workers that have not ended, or have something to report; their generator may be gone
+
+
+def handoffs_of(iterable: object) -> list[Handoff[Any]]:
+    """Return the hand-offs of all workers that iterate this very object."""
+    return [worker.handoff for worker in _live.copy() if worker.iterable is iterable]
 
 
 class Worker:
@@ -37,35 +45,50 @@ class Worker:
     an owner that vanishes (`handoff.owner`), which needs no Python code, and a constructor that fails (`allowed`).
     """
 
-    __slots__ = ("abandoned", "allow", "allowed", "close_failure", "ended", "handoff", "source", "stop", "thread")
+    __slots__ = (
+        "abandoned",
+        "allow",
+        "allowed",
+        "close_failure",
+        "ended",
+        "handoff",
+        "iterable",
+        "kept",
+        "last_look",
+        "source",
+        "stop",
+        "thread",
+    )
 
-    def __init__(self, source: Iterator[Any], handoff: Handoff[Any], stop: StopEvent) -> None:
+    def __init__(self, iterable: Iterable[Any], source: Iterator[Any], handoff: Handoff[Any], stop: StopEvent) -> None:
+        self.iterable: Iterable[Any] | None = iterable  # what the source iterates, until it is released
         self.source: Iterator[Any] | None = source  # until the thread takes it over
         self.handoff = handoff
         self.stop = stop
         self.allowed: bool | None = None  # whether the thread may touch the source; None until the constructor knows
         self.allow = map(handoff.wake.put, repeat(None, 1))  # tells it, in one step
         self.ended = StopEvent()
-        self.close_failure = Once()  # what the source raised while it was being closed
+        self.close_failure: Once[BaseException] = Once()  # what the source raised while it was being closed
         self.abandoned = False  # nobody is left who could call close()
         self.thread: threading.Thread | None = None
+        self.last_look: object = None  # a weak reference that sees the thread end, whatever else has failed there
+        self.kept: object = None  # what a thread that is frozen at exit keeps alive
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, owner: object) -> None:
         """Start the thread. It does not touch the source before it is `allowed` to."""
-        thread = threading.Thread(target=copy_context().run, args=(_run, self), name=name, daemon=True)
-        started: SimpleQueue[BaseException | None] = SimpleQueue()
+        started, lent, failed = make_queue(), make_queue(), Once[BaseException]()
+        # Without the GIL, an object that is dropped by another thread than its maker's is freed only when its maker
+        # next runs: a generator made by a thread that sleeps would go on. Unless another thread has had a reference
+        # that came through a queue: the two counts are made one then, and who drops the last reference frees it.
+        lent.put(owner)
+        lent.put(self.source)
         _live.add(self)
+        _hear_of_the_end_of_a_child()
         # Not `thread.start()`: that is Python code with locks, and where Ctrl-C ends it half-way, it leaves the thread
         # in the lists of `threading` for ever, or stuck. On another thread no signal handler runs.
-        _thread.start_new_thread(_start, (thread, started))
-        failure = started.get()
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure
-        self.thread = thread
-        self.handoff.settle = partial(_settle, thread)
+        _thread.start_new_thread(_start, (self, name, copy_context(), lent, started, failed))
+        started.get()
+        raise_held(failed)
         if self.stop.is_set():  # by a parent that was set before we listened
             self.stop.set()
 
@@ -84,7 +107,7 @@ class Worker:
 
     def report(self) -> None:
         """Give what the source raised while it was being closed to `threading.excepthook`, if nobody has had it."""
-        failure = self.close_failure.take()
+        failure = next(self.close_failure.take)
         if failure is not None:
             _live.discard(self)
             details = (type(failure), failure, failure.__traceback__, self.thread)
@@ -93,7 +116,7 @@ class Worker:
     def raise_close_failure(self) -> None:
         """Raise it, if nobody has had it."""
         _live.discard(self)
-        self.close_failure.raise_it()
+        raise_held(self.close_failure)
 
     def where(self) -> str:
         """Return the place that the source is at: the outermost frame that is not ours.
@@ -101,28 +124,48 @@ class Worker:
         Not the innermost, which is often deep in somebody else's library. Where all are ours, the source is another
         generator, and that knows.
         """
-        nowhere = "in code that is not Python"
+        for _ in range(20):  # without the GIL the source may run on meanwhile; then the walk may miss the way out
+            place = self._look()
+            if place:
+                return place
+        return "in code that is not Python"
+
+    def _look(self) -> str:
         place, inner = "", None
-        ours = Path(_run.__code__.co_filename).parent
         frame = sys._current_frames().get(self.handoff.producer)
         while frame is not None and frame.f_code is not _run.__code__:
-            if Path(frame.f_code.co_filename).parent != ours:
+            # By its name: a frozen application has no files, or calls them otherwise.
+            if str(frame.f_globals.get("__name__")).partition(".")[0] != __name__.partition(".")[0]:
                 place = f"at {frame.f_code.co_filename}, line {frame.f_lineno}"
             elif isinstance(frame.f_locals.get("self"), Receiver):
                 inner = frame.f_locals["self"]
             frame = frame.f_back
         if frame is None:
-            return nowhere
-        return place or (inner._worker.where() if inner else nowhere)
+            return ""
+        return place or (inner._worker.where() if inner else "")
 
 
-def _start(thread: threading.Thread, started: SimpleQueue[BaseException | None]) -> None:  # pragma: no cover
-    # Every generator runs this, but on a thread that coverage cannot follow: `threading` has not started it.
+def _start(  # noqa: PLR0913, PLR0917 - all that there is on either side
+    worker: Worker,
+    name: str,
+    context: Context,
+    lent: SimpleQueue[object],
+    started: SimpleQueue[None],
+    failed: Once[BaseException],
+) -> None:  # pragma: no cover - every generator runs it, but on a thread that coverage cannot follow
     try:
+        lent.get()
+        lent.get()
+        target = partial(context.run, _run, worker)
+        worker.last_look = weakref.ref(target, partial(_look_again, worker))
+        worker.thread = thread = threading.Thread(target=target, name=name, daemon=True)
+        worker.handoff.settle = partial(_settle, thread)
+        del target  # the thread has it, until it ends
         thread.start()
     except BaseException as failure:
-        started.put(failure)
-    else:
+        worker.thread = None
+        failed.hold(failure)
+    finally:
         started.put(None)
 
 
@@ -135,33 +178,52 @@ def _settle(thread: threading.Thread) -> None:
     except (AssertionError, RuntimeError) as error:
         # Errors of `threading`: a finalizer, on the worker itself after its last line, cannot wait for that thread; and
         # before 3.13, if two threads see the end at once, one may release the lock that the other has just acquired.
-        # Any other error is a signal handler's.
-        files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
-        if files[-1] != threading.__file__:
+        # Any other error is a signal handler's. (Told by the names they see: a frozen application has no files.)
+        *_, last = (frame for frame, _ in walk_tb(error.__traceback__))
+        if last.f_globals is not vars(threading):
             raise
 
 
 def _run(worker: Worker) -> None:
+    try:
+        outcome = _run_source(worker)
+    except BaseException as failure:  # of our own code, or of what it stands on: never to be taken for the end
+        outcome = failure
+    worker.iterable = None  # before anybody can see the end: by then the source is released
+    worker.handoff.end(outcome)
+    del outcome
+    _finish(worker)
+
+
+def _run_source(worker: Worker) -> BaseException | None:
     handoff = worker.handoff
-    handoff.pulling = handoff.producer = get_ident()
+    handoff.pulling = handoff.producer = threading.get_ident()
     enter_worker(worker.stop)
     source, worker.source = worker.source, None
-    outcome = None
-    try:
-        while worker.allowed is None and handoff.owner() is not None:
-            handoff.wake.get()
-        if source is not None and worker.allowed:
-            outcome = _end(worker, source, _produce(handoff, source))
-    finally:
-        del source  # before anybody can see the end: by then it is released
-        handoff.end(outcome)
-        del outcome
-        if not worker.close_failure:  # else there is still something to report, at exit at the latest
-            _live.discard(worker)
-        worker.ended.set()
-        if worker.abandoned or handoff.owner() is None:
-            worker.report()
-        handoff.pulling = handoff.producer = 0  # last, for the number of a thread is used again after its end
+    while worker.allowed is None and handoff.owner() is not None:
+        handoff.wake.get()
+    if source is None or not worker.allowed:
+        return None
+    return _end(worker, source, _produce(handoff, source))
+
+
+def _finish(worker: Worker) -> None:
+    """Let everybody know that the thread is over; may be done again."""
+    handoff = worker.handoff
+    if not worker.close_failure:  # else there is still something to report, at exit at the latest
+        _live.discard(worker)
+    worker.ended.set()
+    if worker.abandoned or handoff.owner() is None:
+        worker.report()
+    leave_worker(handoff.producer)
+    handoff.pulling = handoff.producer = 0  # last, for the number of a thread is used again after its end
+
+
+def _look_again(worker: Worker, _: object) -> None:
+    """See, when all code of the thread is through, that it has come to its last line."""
+    if not worker.ended.is_set() or worker.handoff.producer:
+        worker.handoff.end(None)  # which leaves the outcome as it is: what is known, or else an error
+        _finish(worker)
 
 
 def _produce(handoff: Handoff[Any], source: Iterator[Any]) -> BaseException | None:
@@ -216,10 +278,21 @@ def _as_raised_by_source(exception: BaseException) -> BaseException:
     # Without our own frame, which says nothing to the user and would keep what it holds alive. Through `sys` and
     # `BaseException`, for an exception may have attributes of these names that raise.
     traceback = sys.exc_info()[2]
-    return BaseException.with_traceback(exception, traceback and traceback.tb_next)
+    BaseException.with_traceback(exception, traceback and traceback.tb_next)
+    if not issubclass(type(exception), NotReadyError):
+        return exception
+    # Of a generator inside the source. Forwarded as it is, it would say that it is worth calling again, and whoever
+    # does so would take the end that follows for the end of the data (PEP 479 has the same for StopIteration).
+    error = RuntimeError("the source raised NotReadyError")
+    error.__cause__ = exception
+    return error
 
 
-@atexit.register  # runs when the non-daemon threads have ended, so whoever still consumes has had everything
+# The end of the process. `atexit` runs when the non-daemon threads have ended, so whoever still consumes has had
+# everything by then. A child that `multiprocessing` has started ends by `os._exit`, and runs finalizers of its own.
+
+
+@atexit.register
 def _stop_all() -> None:
     workers = _live.copy()
     announce_exit()  # to all, before the first of them ends, so that no source takes that for the end of the data
@@ -229,11 +302,75 @@ def _stop_all() -> None:
     for worker in workers:
         if worker.ended.wait(max(0.0, deadline - monotonic())):
             worker.report()
+        else:
+            worker.kept = _readers()
+
+
+def _readers() -> list[object]:
+    """Return the standard input and all that reads a buffer.
+
+    A thread that sits in `BufferedReader.read` holds that file's lock, is frozen with it, and when what reads the file
+    is freed, which closes it, the interpreter aborts. What a frozen thread's frames hold is never freed.
+    """
+    # `type`, for `isinstance` would ask the object. One that also writes must be freed, to flush what it has.
+    files = (one for one in gc.get_objects() if issubclass(type(one), io.TextIOWrapper))
+    return [sys.stdin, sys.__stdin__, *filter(_reads_only, files)]
+
+
+def _reads_only(file: io.TextIOWrapper) -> bool:
+    try:
+        return type(file.buffer) is io.BufferedReader
+    except Exception:  # it is detached from its buffer, or not even initialised
+        return False
+
+
+class _Child:
+    """What `multiprocessing` knows of us."""
+
+    finalizer: Any = None
+    is_awaited = False  # the moment at which a child forgets the finalizers that it had
+
+
+def _hear_of_the_end_of_a_child() -> None:
+    """In a child of `multiprocessing`, see that `_stop_all` runs at its end."""
+    util, process = map(sys.modules.get, ("multiprocessing.util", "multiprocessing.process"))
+    if util is None or process is None:
+        return  # then this is no such child
+    if not _Child.is_awaited:
+        # For a worker of the main module, which a spawned child imports before it forgets its finalizers.
+        _Child.is_awaited = True
+        util.register_after_fork(_Child, _register_finalizer)
+    if process.parent_process() is not None and not (_Child.finalizer and _Child.finalizer.still_active()):
+        _register_finalizer()
+
+
+def _register_finalizer(_: object = None) -> None:
+    util = sys.modules["multiprocessing.util"]
+    _Child.finalizer = util.Finalize(None, _stop_all_of_a_child, exitpriority=100)
+
+
+def _stop_all_of_a_child() -> None:
+    # Unlike `atexit`, this comes before the non-daemon threads are waited for, and they may still consume.
+    if _others():
+        threading.Thread(target=_stop_all_after_the_others).start()
+    else:
+        _stop_all()
+
+
+def _stop_all_after_the_others() -> None:
+    while others := _others():
+        others[0].join()
+    _stop_all()
+
+
+def _others() -> list[threading.Thread]:
+    """Return the threads that the end of the process waits for, but for this one and the main one."""
+    those = {threading.current_thread(), threading.main_thread()}
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread not in those]
 
 
 def _after_fork_in_child() -> None:
     _live.clear()
-    renew_exit()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
