@@ -27,7 +27,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
-from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, current_stop_event
 
 HANG = 60.0  # seconds; no round takes that long
 PROGRESS = 10.0  # seconds between two lines
@@ -293,7 +293,7 @@ class Episode:
         while True:
             try:
                 got.append(numbers.next(timeout))
-            except TimeoutError:
+            except NotReadyError:
                 time.sleep(0)
             except StopIteration:
                 break

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
+from prefetch_generator._handoff import Handoff
 from prefetch_generator._stop import own_event
 
 from .helpers import LONG, in_thread, python
@@ -290,7 +291,7 @@ def test_a_long_chain_of_stop_events_is_no_recursion() -> None:
     first = StopEvent()
     last = first
     for _ in range(sys.getrecursionlimit() + 100):  # as so many generators would make them
-        last = own_event(lambda: True, last, lambda: None)
+        last = own_event(lambda: True, last, Handoff(1))
     assert not last.is_set()
     first.set()
     assert last.is_set()
@@ -346,18 +347,22 @@ def test_two_that_see_the_end_at_once_both_see_it() -> None:
     assert other.get(timeout=LONG) == []
 
 
-@pytest.mark.parametrize(("file", "heard"), [(__file__, True), (threading.__file__, False)])
+@pytest.mark.parametrize(("where", "heard"), [({}, True), (vars(threading), False)], ids=["elsewhere", "in threading"])
 def test_what_a_signal_handler_raises_where_the_end_is_seen_is_heard(
-    file: str, heard: bool, monkeypatch: pytest.MonkeyPatch
+    where: dict[str, Any], heard: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B4: what it raises is its own, of whatever type; what `threading` raises there is no end of the data."""
+    """B4: what it raises is its own, of whatever type; what `threading` raises there is no end of the data.
+
+    In a frozen application as well, whose code has no files, or calls them otherwise.
+    """
     numbers = BackgroundGenerator(range(0))
     assert numbers._worker.ended.wait(LONG)
     assert numbers._worker.thread is not None
     names: dict[str, Any] = {}
-    exec(compile("def act(): raise RuntimeError('by the handler')", file, "exec"), names)
-    exec(compile("def join(timeout): act()", threading.__file__, "exec"), names)
+    exec(compile("def act(): raise RuntimeError('by the handler')", "frozen", "exec"), where, names)
+    exec(compile("def join(timeout): act()", "frozen", "exec"), vars(threading), names)
     with monkeypatch.context() as patch:
+        patch.setattr(threading, "act", names["act"], raising=False)
         patch.setattr(numbers._worker.thread, "join", names["join"])
         with pytest.raises(RuntimeError if heard else StopIteration):
             next(numbers)

@@ -310,9 +310,10 @@ def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_
     launched: SimpleQueue[threading.Thread] = SimpleQueue()
     start = _worker._start
 
-    def start_and_tell(thread: threading.Thread, started: SimpleQueue[BaseException | None]) -> None:
-        start(thread, started)
-        launched.put(thread)
+    def start_and_tell(worker: _worker.Worker, *others: Any) -> None:
+        start(worker, *others)
+        assert worker.thread is not None
+        launched.put(worker.thread)
 
     real = _thread.start_new_thread
     launches: list[object] = []

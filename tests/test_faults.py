@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
-from prefetch_generator._stop import Bell
+from prefetch_generator._bell import Bell
 
 from .helpers import LONG, in_thread, python
 

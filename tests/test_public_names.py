@@ -19,6 +19,8 @@ from .helpers import LONG
 
 NAMES = {
     "BackgroundGenerator",
+    "BackgroundIterable",
+    "NotReadyError",
     "background",
     "prefetch",
     "StopEvent",
@@ -29,7 +31,7 @@ NAMES = {
 
 
 def test_nothing_else_is_public() -> None:
-    """Public names: the seven names. Nothing else is public."""
+    """Public names: these names. Nothing else is public."""
     assert sorted(prefetch_generator.__all__) == sorted(NAMES)
     visible = {name for name in vars(prefetch_generator) if not name.startswith("_")}
     assert visible == NAMES - {"__version__"}

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, current_stop_event
 
 from .helpers import LONG, when_asleep
 
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
         expected = self.next_outcome(model)
         if expected is None:
             verb, error = outcome_of(lambda: model.generator.next(timeout=0))
-            assert (verb, type(error)) == ("failure", TimeoutError)
+            assert (verb, type(error)) == ("failure", NotReadyError)
         else:
             assert same(outcome_of(lambda: model.generator.next(timeout)), expected)
             self.was_taken(model, expected)

@@ -22,7 +22,7 @@ import pytest
 import prefetch_generator
 from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
 from prefetch_generator._handoff import Handoff, Receiver
-from prefetch_generator._stop import Bell
+from prefetch_generator._bell import Bell
 
 from .helpers import LONG, python, when_time_is_up
 
@@ -210,15 +210,14 @@ def test_an_item_lost_between_two_instructions_costs_no_deadlock() -> None:
 @pytest.mark.parametrize(("change", "awake"), [("item", True), ("end", True), ("stop", True), ("nothing", False)])
 def test_a_consumer_does_not_sleep_when_there_is_something_to_do(change: str, awake: bool) -> None:
     """A9: what came between its look and its announcement, an item, the end or a stop: the consumer sees it."""
-    receiver = Receiver[int]()
-    receiver._handoff = handoff = Handoff[int](2)
+    handoff = Handoff[int](2)
     if change == "item":
         handoff.items.put(1)
     elif change == "end":
         handoff.over = True
     elif change == "stop":
         handoff.open = False
-    assert receiver._wait_for_item(0.0) is awake
+    assert handoff.wait(handoff.has_news, 0.0) is awake
 
 
 def test_a_constructor_that_gets_no_thread_leaves_nothing_for_the_exit_to_wait_for(
@@ -243,8 +242,8 @@ def test_a_constructor_that_is_struck_after_the_start_waits_for_the_end_of_its_t
     start = _worker.Worker.start
     settled: list[bool] = []
 
-    def start_and_strike(worker: _worker.Worker, name: str) -> None:
-        start(worker, name)
+    def start_and_strike(worker: _worker.Worker, name: str, owner: object) -> None:
+        start(worker, name, owner)
         settle = worker.handoff.settle
 
         def settle_and_look() -> None:

@@ -203,10 +203,14 @@ class Handoff(Generic[T]):
         except Empty:
             pass
 
-    def await_item(self, over: bool, timeout: float | None, deadline: float) -> None:
-        """Sleep until there may be an item to take; raise the end, or NotReadyError."""
-        if over or not self.open:
-            self._raise_end()
+    def refuse(self) -> NoReturn:
+        """Raise RuntimeError: nobody here can take an item."""
+        if self.forked:
+            raise RuntimeError("this generator was made before fork() and has no worker here: make it in the child")
+        raise RuntimeError(_OWN_SOURCE)
+
+    def await_item(self, timeout: float | None, deadline: float) -> None:
+        """Sleep until there is an item or an end to take; raise NotReadyError if there is none by the `deadline`."""
         if not self.wait(self.has_news, deadline):
             raise NotReadyError(f"no item came within {timeout} seconds")
 
@@ -229,6 +233,8 @@ class Handoff(Generic[T]):
         A worker that is told to stop while it waits here, for another generator, gets GeneratorExit.
         """
         # Here and not in `Receiver`, for whoever keeps the traceback of what strikes a sleeper keeps this frame.
+        if threading.get_ident() == self.producer:  # a finalizer, on the worker that was about to sleep or just woke
+            self.refuse()
         here = running()
         started = perf_counter()
         bell = make_bell()
@@ -236,8 +242,6 @@ class Handoff(Generic[T]):
         try:
             self.bells.add(bell)
             if here is not None:
-                if threading.get_ident() == self.producer:
-                    raise RuntimeError(_OWN_SOURCE)
                 watch = subscribe(here.stop, bell)
                 raise_if_stopped()
                 if deadline == math.inf:
@@ -261,22 +265,25 @@ class Handoff(Generic[T]):
 
     def _refuse_circle(self) -> None:
         """Raise RuntimeError if what this worker is about to wait for waits, through others, for this worker."""
-        # Each says what it waits for before it looks here, so whoever closes a circle sees it. And nobody is taken to
-        # wait who has something to do: an item can come only from the worker that is asked next, and if all of these
-        # sleep, the last of them for this very thread, then none will come.
+        # Each says what it waits for before it looks here, so whoever closes a circle sees it.
         me = threading.get_ident()
-        handoff: Handoff[Any] = self
-        passed: set[Handoff[Any]] = set()
-        while not handoff.has_news() and handoff not in passed:
-            if handoff.producer == me:
-                raise RuntimeError(_CIRCLE)
-            passed.add(handoff)
-            there = running(handoff.producer)
-            if there is None or there.waits_for is None:
+        circle: list[Handoff[Any]] = [self]
+        while circle[-1].producer != me:
+            awaited = _awaited_by(circle[-1].producer)
+            if awaited is None or awaited in circle:
                 return
-            handoff = there.waits_for
+            circle.append(awaited)
+        # All of that was not seen at one moment. So look again, from the end: the last buffer is empty, and this thread
+        # alone could fill it; so whoever still waits for it is stuck from now on, and the buffer that it fills stays as
+        # it is; and so on, back to the one that this thread wants.
+        after = None
+        for handoff in reversed(circle):
+            if (after is not None and _awaited_by(handoff.producer) is not after) or handoff.has_news():
+                return
+            after = handoff
+        raise RuntimeError(_CIRCLE)
 
-    def _raise_end(self) -> NoReturn:
+    def raise_end(self) -> NoReturn:
         """Raise how it ended, to one consumer, and StopIteration to all others."""
         if self.open:
             self.settle()
@@ -284,6 +291,11 @@ class Handoff(Generic[T]):
         if not self.open:  # perhaps by the same stop that this very worker has been told: not the end of the data
             raise_if_stopped()
         raise StopIteration
+
+
+def _awaited_by(thread: int) -> Handoff[Any] | None:
+    worker = running(thread)
+    return None if worker is None else worker.waits_for
 
 
 class Receiver(Iterator[T_co]):
@@ -310,10 +322,8 @@ class Receiver(Iterator[T_co]):
         """
         handoff = self._handoff
         deadline = math.inf if timeout is None else deadline_after(timeout)
-        if handoff.process is not _process:
-            raise RuntimeError("this generator was made before fork() and has no worker here: make it in the child")
-        if handoff.pulling and threading.get_ident() == handoff.pulling:
-            raise RuntimeError(_OWN_SOURCE)
+        if handoff.process is not _process or (handoff.pulling and threading.get_ident() == handoff.pulling):
+            handoff.refuse()
         while True:
             over = handoff.over  # before the look at the buffer: over and then empty is over for good
             try:
@@ -328,11 +338,12 @@ class Receiver(Iterator[T_co]):
                         return item
             except Empty:
                 pass
+            if over or not handoff.open:
+                handoff.raise_end()
             try:
-                handoff.await_item(over, timeout, deadline)
+                handoff.await_item(timeout, deadline)
             except BaseException:
-                # Whoever keeps the traceback (a notebook keeps the last one) shall not keep the generator with it.
-                del self
+                del self  # so that whoever keeps the traceback, as a notebook does, does not keep the generator running
                 raise
 
     if TYPE_CHECKING:

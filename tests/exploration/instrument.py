@@ -1,8 +1,8 @@
 """The real code, compiled with a switch point before each access to shared state.
 
-The functions of `_handoff.py`, and the worker's loop in `_worker.py`, become generators: loads and stores of
-attributes that are written outside a constructor, item stores, steps of a `map`, and methods of a queue or a set
-`yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does, and
+The functions of `_atomic.py` and `_handoff.py`, and the worker's loop in `_worker.py`, become generators: loads and
+stores of attributes that are written outside a constructor, item stores, steps of a `map`, and methods of a queue or a
+set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does, and
 it is the same on every Python: a schedule found on one can be replayed on another.
 
 Not instrumented: constructors (nobody shares the object yet) and the counters of `Stats`, on which nothing depends.
@@ -15,6 +15,7 @@ import linecache
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 import prefetch_generator
@@ -24,11 +25,11 @@ from . import primitives
 SOURCE = Path(prefetch_generator.__file__).parent
 WORKER = {"_produce", "_as_raised_by_source"}  # its loop; what comes after that, each scenario says for itself
 PLAIN = {
-    "Bell",
     "bool",
-    "get_ident",
     "isinstance",
     "issubclass",
+    "make_bell",
+    "make_queue",
     "map",
     "min",
     "partial",
@@ -37,7 +38,7 @@ PLAIN = {
     "SimpleQueue",
 }
 CONTAINERS = {"bells"}  # attributes that are set once, and whose truth value is shared state
-STATISTICS = {"delivered", "producer_wait", "consumer_wait"}
+STATISTICS = {"producer_wait", "consumer_wait"}
 
 Node = TypeVar("Node", bound=ast.AST)
 
@@ -62,9 +63,10 @@ class Code(NamedTuple):
 
 def load_code(*changes: Change) -> Code:
     """Compile the hand-off and the worker, with these bugs, into fresh modules."""
-    texts = {name: changed(name, changes) for name in ("_handoff.py", "_worker.py")}
+    texts = {name: changed(name, changes) for name in ("_atomic.py", "_handoff.py", "_worker.py")}
     shared = set().union(*map(stored_attributes, texts.values())) | CONTAINERS
-    handoff, worker = (run_module(name, text, shared) for name, text in texts.items())
+    atomic, handoff, worker = (run_module(name, text, shared) for name, text in texts.items())
+    handoff |= {name: atomic[name] for name in ("Once", "raise_held")}
     return Code(handoff["Handoff"], handoff["Receiver"], worker["_produce"])
 
 
@@ -119,14 +121,17 @@ def belongs(name: str, node: ast.stmt) -> bool:
 
 MODELLED: dict[str, Any] = {
     "StopIteration": primitives.End,
-    "Bell": primitives.Bell,
+    "make_bell": primitives.Bell,
+    "make_queue": primitives.Queue,
     "SimpleQueue": primitives.Queue,
     "set": primitives.Set,
     "map": primitives.Map,
     "next": primitives.next_,
-    "get_ident": primitives.Current.get_ident,
+    "threading": SimpleNamespace(get_ident=primitives.Current.get_ident),
     "perf_counter": float,
-    "worker_stop_event": lambda: None,
+    "running": primitives.Current.running,
+    "subscribe": lambda *_: None,
+    "unsubscribe": lambda *_: None,
     "raise_if_stopped": lambda: None,
     "_call": primitives.call,
     "_advance": primitives.advance,

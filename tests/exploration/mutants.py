@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .instrument import Change
-from .scenarios import Scenario
+from .scenarios import CIRCLES, Circle, Scenario
 
 
 class Mutant(NamedTuple):
@@ -13,7 +13,7 @@ class Mutant(NamedTuple):
 
     name: str
     changes: tuple[Change, ...]
-    scenario: Scenario
+    scenario: Scenario | Circle
 
     def __str__(self) -> str:
         return self.name
@@ -21,6 +21,10 @@ class Mutant(NamedTuple):
 
 def handoff(old: str, new: str) -> Change:
     return Change("_handoff.py", old, new)
+
+
+def atomic(old: str, new: str) -> Change:
+    return Change("_atomic.py", old, new)
 
 
 def worker(old: str, new: str) -> Change:
@@ -44,7 +48,11 @@ CANCEL_END = """\
             break
         self.ring()
 """
-LOOKS = "handoff.items.qsize() or handoff.over or not handoff.open or bell.sleep(deadline)"
+LOOKS = "self.items.qsize() or self.over or not self.open"
+RING = """\
+            bell.ring()
+            self.bells.discard(bell)
+"""
 
 MUTANTS = [
     Mutant(
@@ -95,29 +103,25 @@ MUTANTS = [
     ),
     Mutant(
         "one bell is rung, not all",
-        (
-            handoff(
-                "            self.bells.discard(bell)\n", "            self.bells.discard(bell)\n            break\n"
-            ),
-        ),
+        (handoff(RING, f"{RING}            break\n"),),
         TWO,
     ),
     Mutant(
         "the consumer announces its bell after its look",
         (
-            handoff("            handoff.bells.add(bell)\n", ""),
-            handoff(LOOKS, LOOKS.replace("bell.sleep(", "handoff.bells.add(bell) or bell.sleep(")),
+            handoff("            self.bells.add(bell)\n", ""),
+            handoff("return bell.sleep(deadline)", "return self.bells.add(bell) or bell.sleep(deadline)"),
         ),
         PLAIN,
     ),
     Mutant(
         "the consumer does not look for the end before it sleeps",
-        (handoff(LOOKS, LOOKS.replace("handoff.over or ", "")),),
+        (handoff(LOOKS, LOOKS.replace("self.over or ", "")),),
         PLAIN,
     ),
     Mutant(
         "the consumer does not look for a cancel before it sleeps",
-        (handoff(LOOKS, LOOKS.replace("not handoff.open or ", "")),),
+        (handoff(LOOKS, LOOKS.replace(" or not self.open", "")),),
         STUCK,
     ),
     Mutant(
@@ -141,7 +145,7 @@ MUTANTS = [
     Mutant("the end is not rung", (handoff("the outcome: who sees it finds both\n        self.ring()", ""),), PLAIN),
     Mutant(
         "the failure is looked at, not taken",
-        (handoff("map(self._held.pop, ", "map(self._held.get, "),),
+        (atomic("map(self._held.pop, ", "map(self._held.get, "),),
         Scenario(items=1, fails=True),
     ),
     Mutant(
@@ -161,7 +165,7 @@ MUTANTS = [
     ),
     Mutant(
         "the end does not drop what came after a cancel",
-        (handoff("            self._clear()  # what", "            pass  # what"),),
+        (handoff("            self.drop()  # what", "            pass  # what"),),
         UNHEARD,
     ),
     Mutant(
@@ -176,6 +180,41 @@ MUTANTS = [
         "the worker goes on for nobody",
         (handoff("            if self.owner() is None:", "            if False:"),),
         Scenario(items=3, consumers=0, dropped=True),
+    ),
+    Mutant(
+        "a worker says what it waits for after it has looked for a circle",
+        (
+            handoff("                    here.waits_for = self\n", "                    pass\n"),
+            handoff("self._refuse_circle()\n", "self._refuse_circle()\n                here.waits_for = self\n"),
+        ),
+        CIRCLES[0],
+    ),
+    Mutant(
+        "a worker that has something to do is taken to wait",
+        (handoff(" or handoff.has_news():\n                return", ":\n                return"),),
+        CIRCLES[3],
+    ),
+    Mutant(
+        "a circle is not looked at again",
+        (handoff("for handoff in reversed(circle)", "for handoff in circle[len(circle) :]"),),
+        CIRCLES[3],
+    ),
+    Mutant(
+        "a circle is looked at again from the beginning",
+        (
+            handoff("for handoff in reversed(circle)", "for handoff in circle"),
+            handoff(
+                "after is not None and _awaited_by(handoff.producer)",
+                "after is not None and _awaited_by(after.producer)",
+            ),
+            handoff("is not after)", "is not handoff)"),
+        ),
+        CIRCLES[3],
+    ),
+    Mutant(
+        "a worker that was woken is taken to wait",
+        (handoff("                here.waits_for = None\n", ""),),
+        CIRCLES[2],
     ),
     Mutant("the worker does not look for a cancel", (worker("if not handoff.open:\n", "if False:\n"),), UNHEARD),
 ]

@@ -36,10 +36,11 @@ class Current:
     values: dict[str, Callable[[], object]]  # what there is to know of an object; of others, only who wrote to them
 
     local: object  # all that the thread knows, if it has just said so
+    workers: dict[int, Any]  # what `running` knows of each
 
     @classmethod
     def restart(cls) -> None:
-        cls.thread, cls.made, cls.values, cls.local = -1, Counter(), {}, None
+        cls.thread, cls.made, cls.values, cls.local, cls.workers = -1, Counter(), {}, None, {}
 
     @classmethod
     def knows_only(cls, turns: int, *local: object) -> None:
@@ -50,6 +51,10 @@ class Current:
     @classmethod
     def get_ident(cls) -> int:
         return cls.thread + 1
+
+    @classmethod
+    def running(cls, thread: int | None = None) -> Any:
+        return cls.workers.get(cls.get_ident() if thread is None else thread)
 
     @classmethod
     def add(cls, kind: str, value: Callable[[], object]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
+from types import SimpleNamespace
+from typing import Any
 
 from .instrument import Code
 from .primitives import Current, End, Stepping, Steps, Until
@@ -127,6 +129,7 @@ class Run:
 
     def cancel(self) -> Steps:
         yield from self.handoff.cancel()
+        yield from self.handoff.drop()
         yield "cancelled", "write", "return from cancel()", None
         self.cancelled = True
 
@@ -196,6 +199,83 @@ class Source(Stepping):
         ahead = len(self.run.delivered[0]) + self.run.scenario.depth
         return self.pulled >= min(ahead, self.run.scenario.items)
 
+
+@dataclass(frozen=True)
+class Circle:
+    """Two workers whose sources take from each other's generators, in turn with the items that they give."""
+
+    first: str  # "give", or "take" one from the other, and so on
+    second: str
+    depth: int
+    stuck: bool  # they come to a point where each waits for the other
+
+    def __call__(self, code: Code) -> Callable[[], CircleRun]:
+        return lambda: CircleRun(self, code)
+
+    def __str__(self) -> str:
+        return f"{self.first} / {self.second}, depth {self.depth}"
+
+
+class CircleRun:
+    """One run: both workers, and what they have been told."""
+
+    def __init__(self, circle: Circle, code: Code) -> None:
+        self.circle = circle
+        self.receivers = [code.Receiver(), code.Receiver()]
+        self.failures: list[str] = []
+        for number, receiver in enumerate(self.receivers, start=1):
+            receiver._handoff = code.Handoff(circle.depth)
+            receiver._handoff.settle = receiver._handoff.has_ended
+            receiver._handoff.producer = number
+            Current.workers[number] = SimpleNamespace(stop=None, waits_for=None)
+        for flag in ("open", "over", "failed"):
+            Current.values[flag] = partial(self.look, flag)
+        Current.values |= {
+            "bells": lambda: tuple(frozenset(b.name for b in each._handoff.bells) for each in self.receivers),
+            "parked": lambda: tuple(getattr(each._handoff.parked, "name", "nobody") for each in self.receivers),
+            "waits_for": lambda: tuple(each.waits_for is None for each in Current.workers.values()),
+        }
+        self.threads: dict[str, Steps] = {
+            "first": self.work(code, circle.first, *self.receivers),
+            "second": self.work(code, circle.second, *reversed(self.receivers)),
+        }
+
+    def look(self, flag: str) -> object:
+        return [getattr(receiver._handoff, flag) for receiver in self.receivers] == [True, True]
+
+    def work(self, code: Code, script: str, own: Any, other: Any) -> Steps:
+        outcome = yield from code.produce(own._handoff, Scripted(self, script, other))
+        yield from own._handoff.end(outcome)
+
+    def check(self) -> None:
+        """A10: an error and no deadlock where they wait for each other, and no error where they do not."""
+        assert bool(self.failures) == self.circle.stuck, self.failures
+
+
+class Scripted(Stepping):
+    """A source that gives, and takes, as it was told."""
+
+    def __init__(self, run: CircleRun, script: str, other: Any) -> None:
+        self.run, self.script, self.other = run, iter(script.split()), other
+
+    def step(self) -> Steps:
+        for word in self.script:
+            if word == "give":
+                return word
+            try:
+                yield from self.other.next()
+            except RuntimeError as error:
+                self.run.failures.append(str(error))
+                raise
+        raise End
+
+
+CIRCLES = [
+    Circle("take", "take", 1, stuck=True),
+    Circle("give take take", "take give take", 1, stuck=True),
+    Circle("give take give", "take give take", 1, stuck=False),
+    Circle("give take give", "take give take", 2, stuck=False),
+]
 
 # What is explored in every run of the tests, with how many preemptions; `None` is every schedule there is.
 QUICK = [

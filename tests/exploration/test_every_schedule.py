@@ -7,14 +7,14 @@ import os
 import pytest
 
 from .instrument import load_code
-from .scenarios import FULL, LARGE, QUICK, Scenario
+from .scenarios import CIRCLES, FULL, LARGE, QUICK, Circle, Scenario
 from .scheduler import AnyOrder, Priorities, Search, explore, replay, sample
 
 CODE = load_code()
 SEEDS = range(5_000 if os.environ.get("PREFETCH_EXPLORE") else 200)
 
 
-def verdict(scenario: Scenario, search: Search) -> str:
+def verdict(scenario: Scenario | Circle, search: Search) -> str:
     """Print what was seen; return what failed, with its numbered steps."""
     print(f"{scenario}: {search}")
     if search.simplest is None:
@@ -28,6 +28,13 @@ def verdict(scenario: Scenario, search: Search) -> str:
 def test_nothing_goes_wrong_in_any_schedule(scenario: Scenario, preemptions: int | None) -> None:
     """Nothing is lost, repeated, reordered or raised twice; nobody is ahead too far, or left asleep."""
     failed = verdict(scenario, explore(scenario(CODE), preemptions))
+    assert not failed, failed
+
+
+@pytest.mark.parametrize("circle", CIRCLES, ids=str)
+def test_who_waits_for_each_other_is_told_and_nobody_else(circle: Circle) -> None:
+    """A10: two workers that wait for each other: an error, in every schedule; and none where one can go on."""
+    failed = verdict(circle, explore(circle(CODE), 3 if os.environ.get("PREFETCH_EXPLORE") else 2))
     assert not failed, failed
 
 
