@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import itertools
 import signal
+import socket
 import sys
+import textwrap
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from queue import SimpleQueue
 from types import FrameType
@@ -20,7 +23,8 @@ import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent, background, current_stop_event
 
-from .helpers import LONG, PACKAGE, ended, in_thread, interrupted, posix, when_asleep
+from .helpers import LONG, PACKAGE, ended, in_thread, interrupted, posix, python, when_asleep
+from .test_failure import StrikeAt
 
 
 @contextmanager
@@ -415,3 +419,388 @@ def test_a_source_that_waits_with_it_is_cancelled_at_once() -> None:
     assert asleep.wait(LONG)
     assert pages.close() is True
     assert ended(closed)
+
+
+# D4
+
+
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the types of what goes to `sys.unraisablehook`, and where it was raised."""
+    calls: list[str] = []
+
+    def note(args: Any) -> None:
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(args.exc_traceback)]
+        calls.append(f"{args.exc_type.__name__} in {frames[-1]}")
+
+    monkeypatch.setattr(sys, "unraisablehook", note)
+    return calls
+
+
+def test_a_callback_is_called_once_on_the_thread_that_sets_the_event() -> None:
+    """D4: it is called once when the event is set within the block, on whichever thread sets it, however often."""
+    event = StopEvent()
+    calls: list[tuple[int, bool]] = []
+
+    def set_and_tell() -> int:
+        event.set()
+        event.set()
+        return threading.get_ident()
+
+    with event.on_set(lambda: calls.append((threading.get_ident(), event.is_set()))):
+        assert calls == []
+        setter = in_thread(set_and_tell).get(timeout=LONG)
+        event.set()
+        assert calls == [(setter, True)]
+    assert calls == [(setter, True)]
+
+
+def test_a_callback_is_called_at_once_if_the_event_is_set_already() -> None:
+    """D4: at once, if it is set already, by itself or by another that it listens to; set again, not again."""
+    shared = StopEvent()
+    numbers = BackgroundGenerator(itertools.count(), 1, stop_event=shared)
+    shared.set()
+    for event in (shared, numbers.stop_event):
+        calls: list[int] = []
+        with event.on_set(lambda calls=calls: calls.append(threading.get_ident())):  # type: ignore[misc]  # a default
+            assert calls == [threading.get_ident()]
+            event.set()
+        assert len(calls) == 1
+    assert numbers.close() is True
+
+
+@pytest.mark.parametrize("how", ["its end", "an exception", "closing the source"])
+def test_a_callback_is_never_begun_after_the_block_has_been_left(how: str) -> None:
+    """D4: whichever way the block was left, the event that is set afterwards does not call it."""
+    event = StopEvent()
+    calls: list[None] = []
+
+    def source() -> Iterator[None]:
+        with event.on_set(lambda: calls.append(None)):
+            yield None
+            if how == "an exception":
+                raise KeyError
+
+    steps = source()
+    next(steps)
+    if how == "closing the source":
+        del steps
+    else:
+        with pytest.raises(KeyError if how == "an exception" else StopIteration):
+            next(steps)
+    event.set()
+    assert calls == []
+
+
+def test_a_callback_is_not_begun_by_a_set_that_was_at_work_when_the_block_was_left() -> None:
+    """D4: nor does set() call what it found hung, once that block has been left: of two that end each other's, one."""
+    event = StopEvent()
+    calls: list[int] = []
+
+    def callback(number: int) -> None:
+        calls.append(number)
+        blocks[1 - number].__exit__(None, None, None)
+
+    blocks = [event.on_set(partial(callback, number)) for number in (0, 1)]
+    for block in blocks:
+        block.__enter__()
+    event.set()
+    assert len(calls) == 1
+    blocks[calls[0]].__exit__(None, None, None)
+
+
+def test_a_callback_is_not_begun_if_the_block_is_left_at_any_line_of_set() -> None:
+    """D4: what another thread has left, between two steps of the one that sets, is not begun any more."""
+    for number in itertools.count():
+        event = StopEvent()
+        calls: list[str] = []
+        block = event.on_set(partial(calls.append, "begun"))
+        block.__enter__()
+
+        def leave(calls: list[str] = calls, block: AbstractContextManager[None] = block) -> None:
+            calls.append("left")
+            block.__exit__(None, None, None)
+
+        with at_line(number, leave):
+            event.set()
+        assert calls in (["left"], ["begun", "left"], ["begun"])
+        if "left" not in calls:
+            break
+    assert number > 10
+
+
+def test_a_callback_that_is_running_is_not_waited_for() -> None:
+    """D4: one that is running when the block is left is not waited for."""
+    event = StopEvent()
+    begun, go, over = threading.Event(), threading.Event(), threading.Event()
+
+    def callback() -> None:
+        begun.set()
+        if go.wait(LONG):
+            over.set()
+
+    with event.on_set(callback):
+        setter = in_thread(event.set)
+        assert begun.wait(LONG)
+    assert not over.is_set()
+    go.set()
+    setter.get(timeout=LONG)
+    assert over.is_set()
+
+
+def test_several_that_set_the_event_call_it_once() -> None:
+    """D4: called once, also if another thread sets the event while set() is at any line; and nobody waits for it."""
+    for line in itertools.count():
+        event = StopEvent()
+        calls: list[None] = []
+        others: list[None] = []
+
+        def set_too(event: StopEvent = event, others: list[None] = others) -> None:
+            others.append(in_thread(event.set).get(timeout=LONG))
+
+        def callback(calls: list[None] = calls, set_too: Callable[[], None] = set_too) -> None:
+            calls.append(None)
+            set_too()
+
+        with event.on_set(callback):
+            with at_line(line, set_too):
+                event.set()
+            assert len(calls) == 1
+        if len(others) == 1:  # that line comes after all
+            break
+    assert line > 5
+
+
+@posix
+def test_a_signal_handler_that_sets_the_event_calls_it_once() -> None:
+    """D4: set in a signal handler, at whatever line on_set() is; the end of the block may come before or after that."""
+    event = StopEvent()
+    places: list[str] = []
+    place = ""
+
+    def handler(*_: object) -> None:
+        places.append(place)
+        event.set()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        for line in itertools.count():
+            event = StopEvent()
+            calls: list[None] = []
+            place = "entering"
+            with at_line(line, lambda: signal.raise_signal(signal.SIGUSR1)):
+                with event.on_set(partial(calls.append, None)):
+                    place = "inside"
+                    event.is_set()
+                    place = "leaving"
+                called = len(calls)
+            event.set()
+            assert len(calls) == called
+            if len(places) == line:  # that line comes after all
+                break
+            assert called == 1 or places[-1] == "leaving"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert {*places} == {"entering", "inside", "leaving"}
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit, StopIteration, GeneratorExit])
+@pytest.mark.parametrize("already", [False, True], ids=["set within", "set already"])
+def test_what_a_callback_raises_goes_to_the_hook(
+    failure: type[BaseException], already: bool, unraisable: list[str]
+) -> None:
+    """D4: what it raises, any exception, goes to sys.unraisablehook, and stops neither the others nor the ending."""
+    event = StopEvent()
+    closed: SimpleQueue[threading.Thread] = SimpleQueue()
+    calls: list[None] = []
+
+    def broken() -> None:
+        calls.append(None)
+        raise failure
+
+    numbers = BackgroundGenerator(until_stopped(closed), stop_event=event)
+    assert next(numbers) == 0
+    if already:
+        event.set()
+    with event.on_set(broken), numbers.stop_event.on_set(broken), event.on_set(broken):
+        event.set()
+        assert list(numbers) == []
+    assert len(calls) == 3
+    assert unraisable == [f"{failure.__name__} in broken"] * 3
+    assert ended(closed)
+    assert numbers.close() is True
+
+
+def test_what_a_callback_raised_is_not_kept(no_collector: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4: nor does the library keep that, or make a cycle through it: it is freed when the hook has returned."""
+    raised: list[weakref.ref[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: raised.append(weakref.ref(args.exc_value)))
+    event = StopEvent()
+
+    class OwnError(Exception):
+        """Unlike the built-in ones it can be weakly referenced."""
+
+    def broken() -> None:
+        raise OwnError
+
+    with event.on_set(broken):
+        event.set()
+        assert [reference() for reference in raised] == [None]
+
+
+@pytest.mark.parametrize("callback", [None, 3, "close"])
+def test_what_cannot_be_called_is_refused_at_the_call(callback: Any) -> None:
+    """D4: a callback that is not callable is a TypeError at the call of on_set(), before there is a block."""
+    with pytest.raises(TypeError, match=f"^callback must be callable, got {callback!r}$"):
+        StopEvent().on_set(callback)
+
+
+def test_a_callback_that_is_hung_twice_is_called_twice() -> None:
+    """D4: each block has its own call, of the same callback too; leaving the inner one takes only that away."""
+    event = StopEvent()
+    calls: list[None] = []
+    callback = partial(calls.append, None)
+    with event.on_set(callback):
+        with event.on_set(callback), event.on_set(callback):
+            pass
+        with event.on_set(callback):
+            event.set()
+            assert len(calls) == 2
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("when", ["never", "within", "before"])
+def test_nothing_keeps_the_callback_after_the_block(when: str, no_collector: None) -> None:
+    """D4: after the block neither the event nor anything else refers to the callback, though the event lives on."""
+    event = BackgroundGenerator(until_stopped(SimpleQueue()), 1).stop_event if when == "before" else StopEvent()
+
+    def block() -> weakref.ref[Callable[[], None]]:
+        def callback() -> None:
+            pass
+
+        with event.on_set(callback):
+            if when == "within":
+                event.set()
+        return weakref.ref(callback)
+
+    assert event.is_set() == (when == "before")  # set by the end of its generator
+    assert block()() is None
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(50):
+        block()
+    assert len(gc.get_objects()) - before < 25
+
+
+@pytest.mark.parametrize(
+    "how", ["close", "with block", "break", "in a cycle", "its finalizer is struck", "own event", "shared event"]
+)
+def test_every_ending_ends_a_blocked_read_at_once(how: str, unraisable: list[str]) -> None:
+    """D4: close(), dropping by `break` and a shared event all end it at once; close() returns True, and warns not."""
+    shared = StopEvent()
+    inside = threading.Event()
+    closed: SimpleQueue[threading.Thread] = SimpleQueue()
+    theirs, ours = socket.socketpair()
+
+    def source() -> Iterator[bytes]:
+        try:
+            # What a client's cancel() comes to: the other side hangs up.
+            with current_stop_event().on_set(partial(theirs.shutdown, socket.SHUT_WR)):
+                yield b"first"
+                inside.set()
+                yield ours.recv(1)
+        finally:
+            closed.put(threading.current_thread())
+
+    with theirs, ours:
+        box = [BackgroundGenerator(source(), 1, stop_event=shared)]
+        if how == "break":
+            for _ in box.pop():
+                assert inside.wait(LONG)
+                break
+        elif how == "with block":
+            with box[0] as numbers:
+                assert next(numbers) == b"first"
+                assert inside.wait(LONG)
+            assert numbers.close(0) is True
+        else:
+            assert next(box[0]) == b"first"
+            assert inside.wait(LONG)
+            if how == "close":
+                assert box[0].close() is True
+            elif how == "in a cycle":
+                cycle: list[object] = [box.pop()]
+                cycle.append(cycle)
+                del cycle
+                gc.collect()
+            elif how == "its finalizer is struck":
+                with StrikeAt(1):
+                    box.clear()
+            else:
+                (box[0].stop_event if how == "own event" else shared).set()
+        assert ended(closed)
+    assert unraisable == (["Strike in point"] if how == "its finalizer is struck" else [])
+
+
+def test_exit_ends_a_blocked_read_at_once() -> None:
+    """D4: ... and so does interpreter exit: the source, which would be frozen in its read, runs its finally."""
+    script = """
+        import os, socket, threading
+        from functools import partial
+        from prefetch_generator import BackgroundGenerator, current_stop_event
+
+        def source():
+            try:
+                with current_stop_event().on_set(partial(theirs.shutdown, socket.SHUT_WR)):
+                    yield b"first"
+                    inside.set()
+                    yield ours.recv(1)
+            finally:
+                os.write(1, b"closed")
+
+        inside = threading.Event()
+        theirs, ours = socket.socketpair()
+        numbers = BackgroundGenerator(source(), 1)
+        next(numbers)
+        inside.wait()
+    """
+    assert python("-W", "ignore::ResourceWarning", "-c", textwrap.dedent(script)) == ("closed", "")
+
+
+@posix
+@pytest.mark.parametrize("how", ["shared.set()", "numbers.stop_event.set()", "numbers.close()", "del numbers"])
+def test_a_forked_child_does_not_call_the_parents_callback(how: str) -> None:
+    """D4, E1: the parent is untouched by what its child does to its copy of the event and of the generator."""
+    script = f"""
+        import os, signal, threading
+        from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+
+        def cancel():
+            calls.append(os.getpid())
+            go.set()
+
+        def source():
+            with current_stop_event().on_set(cancel):
+                yield 0
+                inside.set()
+                go.wait()
+
+        calls, shared, inside, go = [], StopEvent(), threading.Event(), threading.Event()
+        numbers = BackgroundGenerator(source(), 1, stop_event=shared)
+        next(numbers)
+        inside.wait()
+        with shared.on_set(lambda: calls.append(os.getpid())):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                {how}
+                shared.set()
+                assert calls == [], calls
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0, "the child has failed, or hung and was killed"
+            assert calls == []
+            shared.set()
+            assert calls == [os.getpid()] * 2
+    """
+    # 3.12 and later warn at every fork() in a threaded process. That is the situation to be tested.
+    assert python("-W", "ignore:This process:DeprecationWarning", "-c", textwrap.dedent(script)) == ("", "")

@@ -21,8 +21,8 @@ import pytest
 
 import prefetch_generator
 from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
-from prefetch_generator._handoff import Handoff, Receiver
 from prefetch_generator._bell import Bell
+from prefetch_generator._handoff import Handoff, Receiver
 
 from .helpers import LONG, python, when_time_is_up
 

@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 import sysconfig
-import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -86,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     # BaseException: a source that raises SystemExit must not look like a success without output.
     except BaseException as error:
-        traceback.print_exception(type(error), error, users_part(error) or error.__traceback__)
+        # Not `traceback.print_exception`, which raises itself on some of 3.15's tracebacks (python/cpython#151631).
+        error = error.with_traceback(users_part(error) or error.__traceback__)
+        sys.__excepthook__(type(error), error, error.__traceback__)
         return 1
     return 0
 

@@ -144,7 +144,6 @@ class Handoff(Generic[T]):
             free = self.depth - self.items.qsize()
             if self.owner() is None:
                 self.cancel()
-                self.drop()
             elif free > 0:
                 return repeat(None, min(free, _BATCH))
             else:
@@ -245,7 +244,7 @@ class Handoff(Generic[T]):
                 watch = subscribe(here.stop, bell)
                 raise_if_stopped()
                 if deadline == math.inf:
-                    here.waits_for = self
+                    here.waits_for = self, news
             # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
             # which costs the item; without this line it would cost a deadlock.
             for _ in self.parked:
@@ -253,7 +252,7 @@ class Handoff(Generic[T]):
             if news():
                 return True
             if here is not None:
-                self._refuse_circle()
+                self._refuse_circle(news)
             return bell.sleep(deadline)
         finally:
             self.bells.discard(bell)
@@ -263,24 +262,25 @@ class Handoff(Generic[T]):
             del watch
             self.consumer_wait += perf_counter() - started
 
-    def _refuse_circle(self) -> None:
+    def _refuse_circle(self, news: Callable[[], object]) -> None:
         """Raise RuntimeError if what this worker is about to wait for waits, through others, for this worker."""
         # Each says what it waits for before it looks here, so whoever closes a circle sees it.
         me = threading.get_ident()
-        circle: list[Handoff[Any]] = [self]
-        while circle[-1].producer != me:
-            awaited = _awaited_by(circle[-1].producer)
+        circle: list[tuple[Handoff[Any], Callable[[], object]]] = [(self, news)]
+        while circle[-1][0].producer != me:
+            awaited = _awaited_by(circle[-1][0].producer)
             if awaited is None or awaited in circle:
                 return
             circle.append(awaited)
-        # All of that was not seen at one moment. So look again, from the end: the last buffer is empty, and this thread
-        # alone could fill it; so whoever still waits for it is stuck from now on, and the buffer that it fills stays as
-        # it is; and so on, back to the one that this thread wants.
+        # All of that was not seen at one moment. So look again, from the end: there is no news of the last, and only
+        # this thread could make some; so whoever still waits for that is stuck from now on, and can make none either;
+        # and so on, back to what this thread wants.
         after = None
-        for handoff in reversed(circle):
-            if (after is not None and _awaited_by(handoff.producer) is not after) or handoff.has_news():
+        for wait in reversed(circle):
+            handoff, is_there = wait
+            if (after is not None and _awaited_by(handoff.producer) is not after) or is_there():
                 return
-            after = handoff
+            after = wait
         raise RuntimeError(_CIRCLE)
 
     def raise_end(self) -> NoReturn:
@@ -293,7 +293,7 @@ class Handoff(Generic[T]):
         raise StopIteration
 
 
-def _awaited_by(thread: int) -> Handoff[Any] | None:
+def _awaited_by(thread: int) -> tuple[Handoff[Any], Callable[[], object]] | None:
     worker = running(thread)
     return None if worker is None else worker.waits_for
 

@@ -13,11 +13,14 @@ which is what orders the two accesses on a free-threaded build.
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from prefetch_generator._atomic import Once
@@ -157,6 +160,10 @@ class StopEvent:
         return f"<StopEvent {'set' if self.is_set() else 'not set'}>"
 
 
+_IS_ONE = partial(operator.is_not, None)
+_CALL = operator.methodcaller("__call__")
+
+
 class Call:
     """What `on_set` hangs on an event: rung, it calls the callback, once."""
 
@@ -164,20 +171,18 @@ class Call:
 
     def __init__(self, callback: Callable[[], object]) -> None:
         self.callback: Once[Callable[[], object]] = Once()
-        self.callback.hold(callback)
+        self.callback.hold(partial(callback))  # of which `__call__` is just that, even if it is a class
         self._pid = os.getpid()
 
     def ring(self, _: object = None) -> None:
         """Call the callback, unless that has been done, or the block been left."""
         if self._pid != os.getpid():
             return  # a forked child has a copy of the block, and perhaps of the connection that would be cut
-        for callback in self.callback.take:
-            if callback is not None:
-                try:
-                    callback()
-                except BaseException as error:
-                    _Unraisable(error)
-            break
+        try:
+            # `max` takes it and calls it in one step of C. Between two steps of Python the block may be left.
+            max(filter(_IS_ONE, islice(self.callback.take, 1)), key=_CALL, default=None)
+        except BaseException as error:
+            _Unraisable(error)
 
 
 class _Unraisable:
@@ -244,7 +249,8 @@ class Running:
     def __init__(self, stop: StopEvent) -> None:
         self.stop = stop
         self.told = False  # the source has been told, by GeneratorExit, to stop
-        self.waits_for: Handoff[Any] | None = None  # asleep, with no time limit, until there is an item or an end
+        # What it sleeps for, with no time limit: until there is this news of that hand-off.
+        self.waits_for: tuple[Handoff[Any], Callable[[], object]] | None = None
 
 
 # By thread rather than in a context variable: a helper thread that copies the source's context is not the source. And

@@ -2,8 +2,8 @@
 
 The functions of `_atomic.py` and `_handoff.py`, and the worker's loop in `_worker.py`, become generators: loads and
 stores of attributes that are written outside a constructor, item stores, steps of a `map`, and methods of a queue or a
-set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does, and
-it is the same on every Python: a schedule found on one can be replayed on another.
+set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does,
+and it is the same on every Python: a schedule found on one can be replayed on another.
 
 Not instrumented: constructors (nobody shares the object yet) and the counters of `Stats`, on which nothing depends.
 """

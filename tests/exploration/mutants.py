@@ -184,30 +184,30 @@ MUTANTS = [
     Mutant(
         "a worker says what it waits for after it has looked for a circle",
         (
-            handoff("                    here.waits_for = self\n", "                    pass\n"),
-            handoff("self._refuse_circle()\n", "self._refuse_circle()\n                here.waits_for = self\n"),
+            handoff("                    here.waits_for = self, news\n", "                    pass\n"),
+            handoff("_circle(news)\n", "_circle(news)\n                here.waits_for = self, news\n"),
         ),
         CIRCLES[0],
     ),
     Mutant(
         "a worker that has something to do is taken to wait",
-        (handoff(" or handoff.has_news():\n                return", ":\n                return"),),
+        (handoff(" or is_there():\n                return", ":\n                return"),),
         CIRCLES[3],
     ),
     Mutant(
         "a circle is not looked at again",
-        (handoff("for handoff in reversed(circle)", "for handoff in circle[len(circle) :]"),),
+        (handoff("for wait in reversed(circle)", "for wait in circle[len(circle) :]"),),
         CIRCLES[3],
     ),
     Mutant(
         "a circle is looked at again from the beginning",
         (
-            handoff("for handoff in reversed(circle)", "for handoff in circle"),
+            handoff("for wait in reversed(circle)", "for wait in circle"),
             handoff(
                 "after is not None and _awaited_by(handoff.producer)",
-                "after is not None and _awaited_by(after.producer)",
+                "after is not None and _awaited_by(after[0].producer)",
             ),
-            handoff("is not after)", "is not handoff)"),
+            handoff("is not after)", "is not wait)"),
         ),
         CIRCLES[3],
     ),
