@@ -45,7 +45,7 @@ PACKAGE = Path("src", "prefetch_generator")
 EXPLAINED = ROOT / "docs" / "mutants.md"
 BAR = "\\|"  # what it is in a cell of a Markdown table
 
-LIBRARY = ("__init__", "_stop", "_handoff", "_worker", "_generator", "_decorator")
+LIBRARY = ("__init__", "_atomic", "_bell", "_stop", "_handoff", "_worker", "_generator", "_iterable", "_decorator")
 COMMAND = ("_measure", "__main__")  # which the library does not import
 OPERATORS = (
     "ReplaceComparisonOperator_Eq_NotEq",
@@ -75,7 +75,15 @@ OPERATORS = (
     "RemoveDecorator",
     "ZeroIterationForLoop",
 )
-NOT_HERE = {"_longest_wait", "_SLICED"}  # what only Windows runs
+NOT_HERE = {  # what only Windows, or only gevent, runs
+    "_longest_wait",
+    "_SLICED",
+    "HubBell",
+    "_gevent",
+    "make_bell",
+    "make_queue",
+    "threads_are_greenlets",
+}
 
 # The tests, fastest first: what survives one stage goes on to the next. The number is the limit, in seconds, for each
 # test: one that takes longer hangs, and the mutant counts as killed.
@@ -92,13 +100,22 @@ STAGES: tuple[tuple[int, tuple[str, ...]], ...] = (
             "test_processes_and_looks",
             "test_iteration",
             "test_ending",
+            "test_iterable",
+            "test_ending_order",
+            "test_circles",
+            "test_contexts",
         ),
     ),
-    (30, ("test_exit", "test_faults")),
+    (30, ("test_exit", "test_faults", "test_machinery")),
     (60, ("test_processes", "test_state_machine", "test_every_line", "exploration")),
 )
 COMMAND_STAGE = (30, ("test_main", "test_doctests"))  # the same for `COMMAND`, whatever stages are asked for
-FIRST = {"_decorator": "test_decorator", "_stop": "test_stop_event", "_worker": "test_ending"}
+FIRST = {
+    "_decorator": "test_decorator",
+    "_iterable": "test_iterable",
+    "_stop": "test_stop_event",
+    "_worker": "test_ending",
+}
 STAGE_LIMIT = 300  # seconds, should something hang that pytest cannot end
 
 
@@ -214,11 +231,12 @@ def _skipped(tree: ast.Module) -> set[int]:
                 node.value
             ).startswith(("TypeVar(", "ParamSpec(")):
                 skipped.append(node)
-        elif isinstance(node, ast.FunctionDef):
-            if node.name in NOT_HERE:
-                skipped.append(node)
-            elif any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list):
-                skipped += [node, *node.decorator_list]
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in NOT_HERE:
+            skipped.append(node)
+        elif isinstance(node, ast.FunctionDef) and any(
+            ast.unparse(decorator) == "overload" for decorator in node.decorator_list
+        ):
+            skipped += [node, *node.decorator_list]
     return {
         line
         for node in skipped

@@ -14,19 +14,21 @@ import os
 import sys
 import threading
 import weakref
-from _queue import SimpleQueue
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import repeat
 from time import monotonic
 from traceback import walk_tb
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefetch_generator._atomic import Once, raise_held
 from prefetch_generator._bell import make_queue
 from prefetch_generator._handoff import Handoff, NotReadyError, Receiver
 from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, leave_worker, tell
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 EXIT_GRACE = 1.0  # seconds that all workers together get at interpreter exit
 
@@ -189,7 +191,7 @@ def _run(worker: Worker) -> None:
         outcome = _run_source(worker)
     except BaseException as failure:  # of our own code, or of what it stands on: never to be taken for the end
         outcome = failure
-    worker.iterable = None  # before anybody can see the end: by then the source is released
+    worker.source = worker.iterable = None  # before anybody can see the end: by then the source is released
     worker.handoff.end(outcome)
     del outcome
     _finish(worker)
@@ -204,7 +206,12 @@ def _run_source(worker: Worker) -> BaseException | None:
         handoff.wake.get()
     if source is None or not worker.allowed:
         return None
-    return _end(worker, source, _produce(handoff, source))
+    try:
+        outcome = _produce(handoff, source)
+    except BaseException:
+        _close(worker, source)  # what failed was not the source
+        raise
+    return _end(worker, source, outcome)
 
 
 def _finish(worker: Worker) -> None:
@@ -229,16 +236,16 @@ def _look_again(worker: Worker, _: object) -> None:
 def _produce(handoff: Handoff[Any], source: Iterator[Any]) -> BaseException | None:
     """Run the source until it ends or is told to stop; return how it ended, None if it has not."""
     put = handoff.items.put
-    try:
-        while True:
-            for _ in handoff.room():
-                if not handoff.open:
-                    return None
+    while True:
+        for _ in handoff.room():
+            if not handoff.open:
+                return None
+            try:
                 put(next(source))  # no frame of ours ever holds an item
-                if handoff.bells:
-                    handoff.ring()
-    except BaseException as outcome:
-        return _as_raised_by_source(outcome)
+            except BaseException as outcome:
+                return _as_raised_by_source(outcome)
+            if handoff.bells:
+                handoff.ring()
 
 
 def _end(worker: Worker, source: Iterator[Any], outcome: BaseException | None) -> BaseException | None:
@@ -299,11 +306,12 @@ def _stop_all() -> None:
     for worker in workers:
         worker.stop.set()
     deadline = monotonic() + EXIT_GRACE
-    for worker in workers:
-        if worker.ended.wait(max(0.0, deadline - monotonic())):
-            worker.report()
-        else:
-            worker.kept = _readers()
+    stuck = [worker for worker in workers if not worker.ended.wait(max(0.0, deadline - monotonic()))]
+    for worker in workers.difference(stuck):
+        worker.report()
+    kept = _readers() if stuck else None
+    for worker in stuck:
+        worker.kept = kept
 
 
 def _readers() -> list[object]:

@@ -93,14 +93,12 @@ MUTANTS = [
     Mutant(
         "the worker rings before it puts",
         (
-            worker("\n                if handoff.bells:\n                    handoff.ring()\n", "\n"),
+            worker("\n            if handoff.bells:\n                handoff.ring()\n", "\n"),
             worker(PUT, f"                if handoff.bells:\n                    handoff.ring()\n{PUT}"),
         ),
         PLAIN,
     ),
-    Mutant(
-        "the worker does not ring", (worker("                    handoff.ring()", "                    pass"),), PLAIN
-    ),
+    Mutant("the worker does not ring", (worker("                handoff.ring()", "                pass"),), PLAIN),
     Mutant(
         "one bell is rung, not all",
         (handoff(RING, f"{RING}            break\n"),),
