@@ -13,14 +13,18 @@ import zipfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t", "3.15t"]
 PYTHON = ("python", "-X", "dev", "-W", "error")
 
 # Pinned: a newer checker that finds more is a change of its own, not somebody else's red build.
 MYPY = "mypy==2.4.*"
 PYRIGHT = "pyright[nodejs]==1.1.414"  # with its own Node, so that pip alone is enough
 RUFF = "ruff==0.17.*"
+
+# What users have around the package. Of torch the +cpu build or none: the plain one is gigabytes of GPU libraries.
+PARTNERS = ["gevent", "ipykernel", "nbclient", "nbformat", "torch==2.13.0+cpu"]
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "venv"
@@ -123,10 +127,27 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def integrations(session: nox.Session) -> None:
+    """Run the package together with those that its users have around it, as far as they are to be had."""
+    session.install(".[test]")
+    missing = []
+    for requirement in PARTNERS:
+        try:
+            session.install(requirement)
+        except CommandFailed:
+            missing.append(requirement)
+    session.run("python", "-m", "pip", "list")
+    for requirement in missing:
+        session.warn(f"NOT TESTED: {requirement} is not to be had here; what needs it only skips")
+    # Of the examples, one needs torch.
+    session.run(*PYTHON, "-m", "pytest", "-rs", "tests/integrations", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the suite and demand that it takes every branch of the package."""
-    # Editable, so that the report names the files in src/.
-    session.install("-e", ".[test]", "coverage[toml]>=7.10")
+    # Editable, so that the report names the files in src/; gevent, for the lines that run only beside it.
+    session.install("-e", ".[test]", "coverage[toml]>=7.10", "gevent")
     session.run("coverage", "erase")
     # Without what runs a rewritten copy of the package, which covers nothing and takes minutes when traced, and what
     # counts memory, of which coverage needs some too.

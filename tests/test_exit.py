@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
-from .helpers import posix, python
+from .helpers import LONG, PACKAGE, posix, python
 
 # What the scripts below start with.
 PROLOGUE = """
@@ -352,3 +356,263 @@ def test_a_forked_child_exits_without_the_parents_workers() -> None:
     """
     handler = 'import atexit; atexit.register(lambda: say("told" if numbers.stop_event.is_set() else "not told"))'
     assert run(script, before=handler) == (["not told", "child 0 1", "source closed", "told"], "")
+
+
+# The end of a child that `multiprocessing` has started.
+
+METHODS = [pytest.param("fork", marks=posix), "spawn", pytest.param("forkserver", marks=posix)]
+
+
+def run_file(tmp_path: Path, script: str, *options: str) -> tuple[list[str], str]:
+    """Run the script, after the prologue, from a file, which a child may have to import."""
+    path = tmp_path / "script.py"
+    path.write_text(PROLOGUE + textwrap.dedent(script), encoding="utf-8")
+    out, err = python(*options, str(path))
+    return out.splitlines(), err
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_at_the_end_of_a_child_a_source_at_a_yield_runs_its_finally(method: str, tmp_path: Path) -> None:
+    """C7: the same at the end of a process that multiprocessing started, alone or in a pool, after break too."""
+    script = f"""
+        import concurrent.futures, multiprocessing
+
+        method, held = "{method}", []
+
+        def slow(name):
+            try:
+                yield from itertools.count()
+            finally:
+                time.sleep(0.3)
+                say(name, "closed")
+
+        def hold(numbers):
+            held.append(numbers)
+            next(numbers)
+
+        def nothing():
+            pass
+
+        def holds():
+            hold(BackgroundGenerator(counting("held")))
+
+        def leaves():
+            for _ in BackgroundGenerator(slow("left")):
+                break
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(method)
+            if method == "forkserver":
+                context.set_forkserver_preload([])  # each child imports this file, not the server
+            for job in nothing, holds, leaves:
+                process = context.Process(target=job)
+                process.start()
+                process.join()
+                say(job.__name__, str(process.exitcode))
+            with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+                for job in holds, leaves:
+                    executor.submit(job).result()
+            say("executor")
+            with context.Pool(1) as pool:
+                pool.apply(holds)
+                pool.apply(leaves)
+                pool.close()
+                pool.join()
+            say("pool")
+        else:
+            hold(BackgroundGenerator(counting("imported")))
+    """
+    out, err = run_file(tmp_path, script)
+    text = " ".join(out)
+    imported = [] if method == "fork" else ["imported closed"]
+    said = []
+    for end in "nothing 0", "holds 0", "leaves 0", "executor", "pool":
+        before, _, text = text.partition(end)
+        said.append(sorted(before.replace("closed", "closed,").strip(" ,").split(", ")))
+    held, left = ["held closed"], ["left closed"]
+    assert said == [imported or [""], held + imported, imported + left, *[held + imported + left] * 2]
+    assert err == ""
+
+
+def test_at_the_end_of_a_child_stuck_sources_delay_nothing_further(tmp_path: Path) -> None:
+    """C7: there too all together get one second; what is stuck then delays nothing further and prints nothing."""
+    script = """
+        import multiprocessing
+
+        def slow():
+            try:
+                yield from itertools.count()
+            finally:
+                time.sleep(0.3)
+                say("closed")
+
+        def child():
+            global numbers, others
+            others = [BackgroundGenerator(stuck()) for _ in range(30)]
+            numbers = BackgroundGenerator(slow(), 1)
+            for generator in [numbers, *others]:
+                next(generator)
+            for _ in others:
+                inside.acquire()
+
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("spawn").Process(target=child)
+            process.start()
+            process.join()
+            say("exit code", str(process.exitcode))
+    """
+    started = time.monotonic()
+    assert run_file(tmp_path, script) == (["closed", "exit code 0"], "")
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_at_the_end_of_a_child_threads_that_still_consume_get_all_their_items(method: str, tmp_path: Path) -> None:
+    """C7: non-daemon threads of the child do, and an idle executor, whose thread ends later still, is no deadlock."""
+    script = f"""
+        import concurrent.futures, multiprocessing
+
+        def source():
+            yield "first"
+            threading.main_thread().join()
+            yield from map(str, range(500))
+
+        def consume():
+            *items, last = numbers
+            say(str(len(items)), last)
+
+        def child():
+            global executor, held, numbers
+            executor = concurrent.futures.ThreadPoolExecutor(1)
+            executor.submit(int).result()
+            held, numbers = BackgroundGenerator(counting("held")), BackgroundGenerator(source())
+            next(held)
+            threading.Thread(target=consume).start()
+
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("{method}").Process(target=child)
+            process.start()
+            process.join()
+            say("exit code", str(process.exitcode))
+    """
+    assert run_file(tmp_path, script) == (["500 499", "held closed", "exit code 0"], "")
+
+
+@posix
+def test_the_end_of_a_child_leaves_the_parent_and_its_exit_alone(tmp_path: Path) -> None:
+    """C7: the parent goes on, and at its exit its threads and handlers get their items first, as without a child."""
+    script = """
+        import atexit, multiprocessing
+
+        def source():
+            yield "first"
+            threading.main_thread().join()
+            yield from map(str, range(500))
+
+        def consume():
+            *items, last = others
+            say(str(len(items)), last)
+
+        def child():
+            global own
+            own = BackgroundGenerator(counting("child's"))
+            next(own)
+
+        numbers = BackgroundGenerator(counting("parent's"), 1)
+        atexit.register(lambda: say("handler", str(next(numbers))))
+        next(numbers)
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join()
+        say("exit code", str(process.exitcode), str(next(numbers)))
+        numbers, others = BackgroundGenerator(counting("parent's second")), BackgroundGenerator(source())
+        threading.Thread(target=consume).start()
+    """
+    said = ["child's closed", "exit code 0 1", "parent's closed", "500 499", "handler 0", "parent's second closed"]
+    ignored = "ignore:This process:DeprecationWarning"  # Python 3.12 dislikes every fork beside a thread
+    assert run_file(tmp_path, script, "-W", ignored) == (said, "")
+
+
+def test_neither_asyncio_nor_multiprocessing_is_imported() -> None:
+    """C7: for all that, importing the package imports neither, and nor does using a generator."""
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(Path(PACKAGE).parent)!r})
+        from prefetch_generator import BackgroundGenerator
+        print(*BackgroundGenerator("abc"), {{"asyncio", "multiprocessing"}} & {{*sys.modules}})
+    """
+    # Without `site`, which may bring in who knows what.
+    assert python("-S", "-c", textwrap.dedent(script)) == ("a b c set()\n", "")
+
+
+# Exit while a worker sits in a blocking read.
+
+
+def run_reading(source: str, *more: str) -> tuple[int, str, str]:
+    """End a program while a worker sits in a read, with stdin still open; return its status and what it printed."""
+    script = f"""
+        import csv, io, subprocess
+
+        def told(lines):  # without a frame or a function of this module: a frozen thread would keep the module's names
+            return itertools.chain(itertools.islice(lines, 1), filter(None, map(inside.release, [1])), lines)
+
+        def pipe():
+            reading, writing = os.pipe()
+            os.write(writing, b"first\\n")
+            return io.TextIOWrapper(open(reading, "rb"))
+
+        def process():
+            child = "import sys; print('first', flush=True); sys.stdin.read()"
+            pipes = {{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}}
+            return subprocess.Popen([sys.executable, "-c", child], text=True, **pipes)
+
+        {"; ".join([f"lines = BackgroundGenerator(told(iter({source})))", *more])}
+        print(next(lines), flush=True)
+        inside.acquire()
+    """
+    reading, writing = os.pipe()
+    os.write(writing, b"first\n")
+    try:
+        # Without `-X dev`: that a program ends with a process or a file still open is its own affair.
+        done = subprocess.run(
+            [sys.executable, "-c", PROLOGUE + textwrap.dedent(script)],
+            stdin=reading,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=LONG,
+            check=False,
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "sys.stdin",
+        "sys.stdin.buffer",
+        "csv.reader(sys.stdin)",
+        "(file := pipe()).buffer",
+        "(child := process()).stdout.buffer",
+    ],
+)
+def test_at_exit_a_source_stuck_in_a_read_crashes_nothing(source: str) -> None:
+    """C7: a source that is stuck in a read, of sys.stdin.buffer too, delays, crashes and prints nothing."""
+    started = time.monotonic()
+    status, out, err = run_reading(source)
+    assert (status, err) == (0, "")
+    assert "first" in out
+    assert time.monotonic() - started < 10
+
+
+def test_at_exit_what_was_written_is_flushed_although_a_source_is_stuck(tmp_path: Path) -> None:
+    """C7: text files that were written and never closed are flushed at exit as ever, whatever is kept for a reader."""
+    paths = [tmp_path / "written", tmp_path / "read and written"]
+    files = [f"open({str(path)!r}, {mode!r}, encoding='utf-8')" for path, mode in zip(paths, ["w", "w+"], strict=True)]
+    files = [f"file{n} = {file}; file{n}.write('kept')" for n, file in enumerate(files)]
+    # And one that does not let its buffer be looked at.
+    files += ["Odd = type('Odd', (io.TextIOWrapper,), {'buffer': property(int.bit_length)}); odd = Odd(io.BytesIO())"]
+    assert run_reading("sys.stdin.buffer", *files) == (0, "b'first\\n'", "")
+    assert [path.read_text(encoding="utf-8") for path in paths] == ["kept", "kept"]

@@ -116,8 +116,9 @@ def threads_are_greenlets() -> bool:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None:
         return False
-    patched: bool = monkey.is_module_patched("threading")
-    if patched != monkey.is_module_patched("_thread"):
+    # Asked for what is used: `patch_thread(threading=False)` replaces a part of `threading` all the same.
+    patched: bool = monkey.is_object_patched("threading", "get_ident")
+    if patched != monkey.is_object_patched("_thread", "get_ident"):
         raise RuntimeError("gevent must have patched both of _thread and threading, or none: it has patched one")
     return patched
 

@@ -9,6 +9,8 @@ from typing_extensions import Self, assert_type
 
 from prefetch_generator import (
     BackgroundGenerator,
+    BackgroundIterable,
+    NotReadyError,
     Stats,
     StopEvent,
     __version__,
@@ -50,6 +52,26 @@ def iteration(bg: BackgroundGenerator[bytes], rows: Rows) -> None:
     assert_type(iter(rows), Rows)
     for item in bg:
         assert_type(item, bytes)
+
+
+def iterables(loader: Loader) -> None:
+    assert_type(BackgroundIterable(loader), BackgroundIterable[float])
+    assert_type(BackgroundIterable("text", max_prefetch=8), BackgroundIterable[str])
+    assert_type(iter(BackgroundIterable(loader)), BackgroundGenerator[float])
+    assert_type(BackgroundIterable(loader).iterable, Iterable[float])
+    assert_type(len(BackgroundIterable([1])), int)
+    wider: BackgroundIterable[object] = BackgroundIterable([1])  # covariant
+    print(wider)
+    for item in BackgroundIterable(loader):
+        assert_type(item, float)
+
+
+def not_ready(bg: BackgroundGenerator[bytes]) -> None:
+    try:
+        bg.next(0)
+    except NotReadyError as error:
+        timeout: TimeoutError = error
+        raise timeout from None
 
 
 def closing(bg: BackgroundGenerator[bytes], rows: Rows) -> None:
@@ -175,6 +197,8 @@ def stop_events(event: StopEvent) -> None:
     assert_type(current_stop_event(), StopEvent)
     set_: Callable[[], None] = event.set
     print(set_)
+    with event.on_set(event.set) as entered:
+        assert_type(entered, None)
 
 
 version: str = __version__

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterator
 
-from prefetch_generator import BackgroundGenerator, Stats, StopEvent, background
+from prefetch_generator import BackgroundGenerator, BackgroundIterable, Stats, StopEvent, background
 
 # --- the class --------------------------------------------------------------------------------------------------------
 
@@ -116,9 +116,17 @@ background(max_size=8)  # type: ignore[call-overload]
 background()(no_iterable)  # type: ignore[arg-type]
 background()(coroutine)  # type: ignore[arg-type]
 
+# --- iterables --------------------------------------------------------------------------------------------------------
+
+BackgroundIterable(8)  # type: ignore[arg-type]
+BackgroundIterable([1], max_prefetch="8")  # type: ignore[arg-type]
+BackgroundIterable([1], stop_event=StopEvent())  # type: ignore[call-arg]
+
 # --- stop events ------------------------------------------------------------------------------------------------------
 
 StopEvent(True)  # type: ignore[call-arg]
 StopEvent().clear()  # type: ignore[attr-defined]
 StopEvent().wait("1")  # type: ignore[arg-type]
 StopEvent().set(True)  # type: ignore[call-arg]
+StopEvent().on_set()  # type: ignore[call-arg]
+StopEvent().on_set(len)  # type: ignore[arg-type]
