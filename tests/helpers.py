@@ -22,6 +22,9 @@ T = TypeVar("T")
 LONG = 30.0  # seconds; an upper bound that only a hang reaches
 PACKAGE = str(Path(prefetch_generator.__file__).parent)
 
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+EVERY = 1 if GIL else 30  # how often to collect, where that is to be anywhere: without the GIL it looks at everything
+
 posix = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no fork(), no named pipes, and no signals to a process or a thread"
 )

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from functools import partial
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
@@ -357,13 +358,14 @@ def test_what_a_signal_handler_raises_where_the_end_is_seen_is_heard(
     """
     numbers = BackgroundGenerator(range(0))
     assert numbers._worker.ended.wait(LONG)
-    assert numbers._worker.thread is not None
+    thread = threading.Thread()
     names: dict[str, Any] = {}
     exec(compile("def act(): raise RuntimeError('by the handler')", "frozen", "exec"), where, names)
     exec(compile("def join(timeout): act()", "frozen", "exec"), vars(threading), names)
     with monkeypatch.context() as patch:
         patch.setattr(threading, "act", names["act"], raising=False)
-        patch.setattr(numbers._worker.thread, "join", names["join"])
+        patch.setattr(thread, "join", names["join"])
+        patch.setattr(numbers._handoff, "settle", partial(_worker._settle, thread))
         with pytest.raises(RuntimeError if heard else StopIteration):
             next(numbers)
     assert next(numbers, "over") == "over"

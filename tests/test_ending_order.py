@@ -42,11 +42,12 @@ class Stuck:
     """A source that gives `items`, and is stuck after that: its worker drops nothing before `go` is set."""
 
     def __init__(self, items: Iterable[object]) -> None:
-        self.items = iter(items)
+        self.items = list(items)  # made here: without the GIL an object may wait for its maker's thread to be freed
         self.given, self.go = threading.Event(), threading.Event()
 
     def __iter__(self) -> Iterator[object]:
-        yield from self.items
+        while self.items:
+            yield self.items.pop(0)
         self.given.set()
         self.go.wait(LONG)
 
@@ -82,8 +83,10 @@ def test_everybody_is_awake_before_an_item_is_dropped(how: str) -> None:
         answers.put(all(event.wait(LONG) for event in back))
         freed.set()
 
+    made = [Goodbye(goodbye)]  # here, as in `Stuck`
+
     def source() -> Iterator[object]:
-        yield Goodbye(goodbye)
+        yield made.pop()
         with when_asleep(lambda: asleep.put(None)):
             current_stop_event().wait()
         heard.set()

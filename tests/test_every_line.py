@@ -28,7 +28,7 @@ from prefetch_generator._bell import Bell
 from prefetch_generator._generator import Stats
 from prefetch_generator._handoff import Handoff, Receiver
 
-from .helpers import LONG, PACKAGE
+from .helpers import EVERY, LONG, PACKAGE
 
 NAME = "BackgroundGenerator-traced"
 
@@ -119,7 +119,8 @@ def one_after_the_other(scenario: Callable[[int], At], least: int) -> None:
         while missed < 3:
             n += 1
             missed = 0 if on_a_thread_of_its_own(scenario, n).struck() else missed + 1
-            gc.collect()  # here, and not in the next scenario, which would strike a finalizer of this one
+            if n % EVERY == 0:
+                gc.collect()  # here, and not in the next scenario, which would strike a finalizer of this one
     finally:
         gc.enable()
         gc.unfreeze()
@@ -497,10 +498,16 @@ def test_a_stop_at_any_instruction_of_the_worker_is_heard(event: str, how: str) 
     """C1, C6, D2: told once, and also between its look at the buffer and its sleep, it ends and closes its source."""
 
     def scenario(n: int) -> At:
-        source = Untouched()
         box: list[BackgroundGenerator[int]] = []
         made = threading.Event()
         worker_is: SimpleQueue[str] = SimpleQueue()
+
+        class Source(Untouched):
+            def __next__(self) -> int:
+                assert made.wait(LONG)  # by then the worker has got the word that it may begin, or will not sleep
+                return super().__next__()
+
+        source = Source()
 
         def stop() -> None:
             if how == "drop":
@@ -508,14 +515,15 @@ def test_a_stop_at_any_instruction_of_the_worker_is_heard(event: str, how: str) 
             else:
                 box[0].stop_event.set()
 
+        def profile(frame: FrameType, event: str, called: Any) -> None:
+            here = event == "c_call" and called.__name__ == "get" and frame.f_code is Handoff._park.__code__
+            if here and not called.__self__.qsize():  # else it does not sleep, for it has been woken already
+                worker_is.put("asleep")
+
         def action() -> None:  # on the worker, in the place of another thread that runs just then
             assert made.wait(LONG)
             stop()
             worker_is.put("told")
-
-        def profile(frame: FrameType, event: str, called: Any) -> None:
-            if event == "c_call" and called.__name__ == "get" and frame.f_code is Handoff._park.__code__:
-                worker_is.put("asleep")
 
         at = At(event, n, action)
         before = threading.gettrace(), threading.getprofile()
@@ -523,18 +531,15 @@ def test_a_stop_at_any_instruction_of_the_worker_is_heard(event: str, how: str) 
         threading.setprofile(profile)
         try:
             box.append(BackgroundGenerator(source, 1, name="traced"))
-        finally:
+            made.set()
+            for last in (False, False, True):
+                if worker_is.get(timeout=LONG) == "told":
+                    break
+                stop() if last else next(box[0])
+            join_workers()
+        finally:  # not before the worker runs, which takes them up then
             threading.settrace(before[0])
             threading.setprofile(before[1])
-        made.set()
-        for _ in range(2):
-            if worker_is.get(timeout=LONG) == "told":
-                break
-            next(box[0])
-        else:
-            if worker_is.get(timeout=LONG) == "asleep":
-                stop()
-        join_workers()
         assert source.closed == 1
         return at
 
@@ -578,6 +583,7 @@ class Abandoner:
     def __init__(self) -> None:
         self.closed: SimpleQueue[threading.Thread] = SimpleQueue()
         self.abandoned: SimpleQueue[CodeType] = SimpleQueue()
+        self.turn = itertools.count()
 
     def source(self) -> Iterator[int]:
         try:
@@ -590,12 +596,13 @@ class Abandoner:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            cycle: list[object] = [BackgroundGenerator(self.source(), 1, name="traced")]
-            next(cycle[0])  # type: ignore[call-overload]
-            cycle.append(cycle)
-            del cycle
+            holder: list[object] = [BackgroundGenerator(self.source(), 1, name="traced")]
+            next(holder[0])  # type: ignore[call-overload]
             self.abandoned.put(frame.f_code)
-            gc.collect(0)
+            if next(self.turn) % EVERY == 0:
+                holder.append(holder)
+                del holder
+                gc.collect(0)
         return self.trace
 
     def check(self, least: int) -> None:
@@ -626,17 +633,13 @@ def test_a_generator_is_abandoned_at_every_instruction_of_the_worker(no_collecto
     """C6: also on a worker: where it waits for room, rings, ends, or closes its source."""
     abandoner = Abandoner()
     before = threading.gettrace()
-
-    def traced(source: Iterator[int]) -> BackgroundGenerator[int]:
-        threading.settrace(abandoner.trace)
-        try:
-            return BackgroundGenerator(source, 1)
-        finally:
-            threading.settrace(before)
-
-    assert list(traced(iter(range(3)))) == [0, 1, 2]
-    with traced(itertools.count()) as numbers:
-        assert next(numbers) == 0
+    threading.settrace(abandoner.trace)
+    try:
+        assert list(BackgroundGenerator(range(3), 1)) == [0, 1, 2]
+        with BackgroundGenerator(itertools.count(), 1) as numbers:
+            assert next(numbers) == 0
+    finally:
+        threading.settrace(before)
     abandoner.check(80)
 
 

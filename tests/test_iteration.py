@@ -247,13 +247,14 @@ def test_the_source_runs_in_one_copy_of_the_constructors_context() -> None:
 def test_neither_side_keeps_a_reference_to_a_delivered_item(no_collector: None) -> None:
     """A6: an item is freed as soon as the consumer lets it go, while the worker makes, or waits to make, the next."""
     making, go = threading.Event(), threading.Event()
+    made = [Item(), Item(), Item()]  # here: without the GIL an object may wait for its maker's thread to be freed
 
     def source() -> Iterator[Item]:
-        yield Item()
+        yield made.pop()
         making.set()
         assert go.wait(LONG)
-        yield Item()
-        yield Item()
+        yield made.pop()
+        yield made.pop()
 
     items = BackgroundGenerator(source(), 2)
     first = weakref.ref(next(items))
@@ -270,11 +271,12 @@ def test_neither_side_keeps_a_reference_to_a_delivered_item(no_collector: None) 
 def test_the_worker_keeps_no_item_it_has_handed_over() -> None:
     """A6: while the worker computes the next item, only the buffer refers to the one before."""
     making, go = threading.Event(), threading.Event()
+    made = [Item(), Item()]  # here, as above
     handed: list[weakref.ref[Item]] = []
 
     def source() -> Iterator[Item]:
         for _ in range(2):
-            item = Item()
+            item = made.pop()
             handed.append(weakref.ref(item))
             yield item
             del item

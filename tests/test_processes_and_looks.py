@@ -16,7 +16,7 @@ from textwrap import indent
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent, background
+from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, background, current_stop_event
 
 from .helpers import LONG, python
 
@@ -327,6 +327,67 @@ def test_next_with_timeout_zero_takes_what_is_ready() -> None:
         assert [bg.next(0), bg.next(0)] == [0, 1]
 
 
+def test_not_ready_error_is_a_timeout_error_of_its_own() -> None:
+    """E3: `next(timeout)` raises `NotReadyError`, a class of its own that is a `TimeoutError`."""
+    assert issubclass(NotReadyError, TimeoutError)
+    go = threading.Event()
+    with BackgroundGenerator(go.wait(LONG) for _ in range(1)) as bg:
+        with pytest.raises(TimeoutError) as raised:
+            bg.next(0)
+        assert type(raised.value) is NotReadyError
+        go.set()
+        assert list(bg) == [True]
+
+
+def take_patiently(bg: BackgroundGenerator[int], into: list[int]) -> None:
+    """Take all items, as somebody does who has something else to do every now and then."""
+    while True:
+        try:
+            into.append(bg.next(0.01))
+        except NotReadyError:
+            continue
+        except StopIteration:
+            return
+
+
+def test_a_timeout_error_of_the_source_is_forwarded_as_itself() -> None:
+    """E3: Who catches `NotReadyError` and calls again cannot swallow what the source, a socket say, has raised."""
+    failure = TimeoutError("the socket's own")
+
+    def source() -> Iterator[int]:
+        yield 0
+        raise failure
+
+    got: list[int] = []
+    with pytest.raises(TimeoutError) as raised:
+        take_patiently(BackgroundGenerator(source()), got)
+    assert raised.value is failure
+    assert got == [0]
+
+
+def test_a_not_ready_error_that_leaves_a_source_is_a_runtime_error() -> None:
+    """E3: So a loop that catches `NotReadyError` does not take the failure of its source for a moment's delay."""
+    failures: list[NotReadyError] = []
+
+    def source() -> Iterator[int]:
+        yield 0
+        with BackgroundGenerator(current_stop_event().wait(LONG) for _ in range(1)) as inner:
+            try:
+                inner.next(0.01)
+            except NotReadyError as failure:
+                failures.append(failure)
+                raise
+
+    got: list[int] = []
+    bg = BackgroundGenerator(source())
+    with pytest.raises(RuntimeError, match="NotReadyError") as raised:
+        take_patiently(bg, got)
+    assert [raised.value.__cause__] == failures
+    assert got == [0]
+    with pytest.raises(StopIteration):
+        bg.next(0)
+
+
 # --- E4: length -------------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +420,52 @@ def test_length_hint_is_taken_at_construction() -> None:
     assert operator.length_hint(bg) == 3
     go.set()
     assert [operator.length_hint(bg, -1) for _ in bg] == [2, 1, 0, 0, 0]  # never below 0
+
+
+class Wrong:
+    """A source that hints at a hundred items and gives fewer."""
+
+    def __init__(self, items: int, failure: Exception | None = None) -> None:
+        self.items, self.failure = items, failure
+
+    def __length_hint__(self) -> int:
+        return 100
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self.items)
+        if self.failure:
+            raise self.failure
+
+
+@pytest.mark.parametrize("failure", [None, ValueError("source")])
+def test_length_hint_is_0_once_it_is_over(failure: Exception | None) -> None:
+    """E4: Once the source has ended the hint is what is buffered, then 0, whatever the source had hinted at."""
+    bg = BackgroundGenerator(Wrong(3, failure), 0)
+    assert bg._worker.ended.wait(LONG)
+    hints = []
+    try:
+        for _ in bg:
+            hints.append(operator.length_hint(bg, -1))  # noqa: PERF401 - the loop may fail
+    except ValueError as error:
+        assert error is failure  # noqa: PT017 - it may also end
+    assert hints == [2, 1, 0]
+    assert operator.length_hint(bg, -1) == 0
+    assert list(bg) == []  # `list` asks for the hint
+
+
+@pytest.mark.parametrize("how", ["close", "own event", "shared event"])
+def test_length_hint_is_0_once_it_is_stopped(how: str) -> None:
+    """E4: A generator that is closed, or stopped by an event, has no more to give, though items were buffered."""
+    shared = StopEvent()
+    bg = BackgroundGenerator(Wrong(3), stop_event=shared)
+    assert next(bg) == 0
+    assert operator.length_hint(bg, -1) == 99
+    if how == "close":
+        bg.close()
+    else:
+        (shared if how == "shared event" else bg.stop_event).set()
+    assert operator.length_hint(bg, -1) == 0
+    assert list(bg) == []
 
 
 def test_without_a_hint_of_the_source_there_is_none() -> None:
@@ -464,6 +571,32 @@ def test_threads_are_daemons_named_after_the_source() -> None:
     assert look(BackgroundGenerator(Loader(), name="nightly")) == ("BackgroundGenerator-nightly", True)
     assert look(background(load_batches)()) == ("BackgroundGenerator-load_batches", True)
     assert look(background(lambda: iter(Loader()))()) == ("BackgroundGenerator-<lambda>", True)
+
+
+def test_its_name_is_the_sources() -> None:
+    """E5: `__name__` is the source's name, as a generator's is its function's, or the one that it was given."""
+
+    def load_batches() -> Iterator[int]:
+        yield 0
+
+    assert BackgroundGenerator(load_batches()).__name__ == "load_batches"
+    assert BackgroundGenerator([0]).__name__ == "list"
+    assert BackgroundGenerator([0], name="nightly").__name__ == "nightly"
+    assert f"{BackgroundGenerator.__name__}" == "BackgroundGenerator"  # the class's own is another
+
+
+def test_a_chains_outer_generator_takes_the_inner_ones_name() -> None:
+    """E5: ... in `repr` and in its thread's name too."""
+
+    def load_batches() -> Iterator[int]:
+        while True:
+            yield 0
+
+    with BackgroundGenerator(BackgroundGenerator(load_batches())) as outer:
+        assert repr(outer).startswith("<BackgroundGenerator 'load_batches' ")
+        assert next(outer) == 0
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("BackgroundGenerator-load_batches") == 2
 
 
 # --- E6: messages -----------------------------------------------------------------------------------------------------

@@ -26,9 +26,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, current_stop_event
 
-from .helpers import LONG, when_asleep
+from .helpers import GIL, LONG, when_asleep
 
-EXAMPLES = int(os.environ.get("PREFETCH_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("PREFETCH_EXAMPLES", "120" if GIL else "40"))  # each collection is a full one there
 
 FAILURES = [ValueError, OSError, KeyboardInterrupt, SystemExit, GeneratorExit, TimeoutError, BaseException]
 WAYS_TO_CLOSE = ["cleanly", "failing", "refusing", "without a close()"]

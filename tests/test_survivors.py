@@ -244,12 +244,11 @@ def test_a_constructor_that_is_struck_after_the_start_waits_for_the_end_of_its_t
 
     def start_and_strike(worker: _worker.Worker, name: str, owner: object) -> None:
         start(worker, name, owner)
-        settle = worker.handoff.settle
+        settle, thread = worker.handoff.settle, worker.thread
 
         def settle_and_look() -> None:
             settle()
-            assert worker.thread is not None
-            settled.append(not worker.thread.is_alive())
+            settled.append(thread is not None and not thread.is_alive())
 
         worker.handoff.settle = settle_and_look
         raise KeyboardInterrupt
@@ -277,11 +276,12 @@ def test_a_worker_that_ends_while_the_finalizer_runs_reports_what_closing_raised
 
     numbers = BackgroundGenerator(source())
     worker = numbers._worker
-    assert worker.thread is not None
+    thread = worker.thread
+    assert thread is not None
     entered.get(timeout=LONG)
     worker.abandon()  # as the finalizer does, during which weak references to the generator still find it
     go.put(None)
-    worker.thread.join(LONG)
+    thread.join(LONG)
     assert hooked.get(block=False).exc_type is KeyError
     assert hooked.empty()
     assert worker not in _worker._live
@@ -308,21 +308,18 @@ def test_the_source_is_released_before_anybody_can_see_the_end() -> None:
     go: SimpleQueue[None] = SimpleQueue()
     over: list[bool] = []
 
-    class Held:
-        def __call__(self, n: int) -> int:
-            return n
-
-        def __del__(self) -> None:
-            over.append(handoff.over)
-
     def empty() -> Iterator[int]:
         go.get(timeout=LONG)
         yield from ()
 
-    numbers = BackgroundGenerator(map(Held(), empty()))
+    source = empty()
+    released = weakref.ref(source, lambda _: over.append(handoff.over))
+    numbers = BackgroundGenerator(source)
     handoff = numbers._handoff
+    del source
     go.put(None)
     assert list(numbers) == []
+    assert released() is None
     assert over == [False]
 
 

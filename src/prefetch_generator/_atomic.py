@@ -9,9 +9,11 @@ the lines that rest on this are written so that none is.)
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Iterator
-from itertools import repeat
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice, repeat
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -65,17 +67,36 @@ def _mend_context(exception: BaseException | None) -> Iterator[None]:
     if exception is None or handled is None:
         return iter(())
     ours = _chain(exception)
-    if any(theirs is one for theirs in _chain(handled) for one in ours):
-        # One comes from the other already; to append it would make a circle.
-        return map(_context.__set__, [exception], [_context.__get__(exception)])
     if len(ours) == 1:
         return iter(())  # `raise` does it
+    if {id(one) for one in ours[1:]} & {id(one) for one in _chain(handled)}:
+        return map(_context.__set__, [exception], [ours[1]])  # what they share comes first: no circle
     return map(_context.__set__, [exception, ours[-1]], [ours[1], handled])
 
 
 def _chain(exception: BaseException) -> list[BaseException]:
     """Return the exception, its context, the context of that, and so on."""
-    chain = [exception]
-    while (context := _context.__get__(chain[-1])) is not None and not any(context is one for one in chain):
-        chain.append(context)
-    return chain
+    found, passed = [exception], {id(exception)}
+    while (context := _context.__get__(found[-1])) is not None and id(context) not in passed:
+        found.append(context)
+        passed.add(id(context))
+    return found
+
+
+_IS_ONE = partial(operator.is_not, None)
+_CALL = operator.methodcaller("__call__")
+
+
+def call_held(held: Once[partial[object]], report: Callable[[BaseException], object]) -> None:
+    """Call what is held, if it still is; report what it raises, and raise what strikes before or after it.
+
+    It is taken and called in one step of C: between two steps of Python, another thread may take it back.
+    """
+    marks: list[str] = []
+    steps = chain(map(marks.append, ["begun"]), islice(held.take, 1), map(marks.append, ["over"]))
+    try:
+        max(filter(_IS_ONE, steps), key=_CALL, default=None)
+    except BaseException as error:
+        if len(marks) != 1:
+            raise
+        report(error)

@@ -21,9 +21,10 @@ class Bell:
 
     # Not a SimpleQueue: before 3.13 its `get(timeout=...)` never returns if the time runs out between two waits in it,
     # which a signal handler that takes long, or a timeout of no time, is enough for.
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "alone")
 
     def __init__(self) -> None:
+        self.alone = True  # while this sleeps, nothing else runs on this thread
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -73,6 +74,7 @@ class HubBell(Bell):
     __slots__ = ("_rung", "_watcher")
 
     def __init__(self) -> None:
+        self.alone = threads_are_greenlets()
         self._rung = False
         self._watcher: Any = None
 
@@ -81,7 +83,8 @@ class HubBell(Bell):
         self._rung = True
         watcher = self._watcher  # after the flag, as `sleep` looks at the flag after it has set this
         if watcher is not None:
-            watcher.send()
+            with contextlib.suppress(Exception):  # `sleep` may have closed it meanwhile
+                watcher.send()
 
     def sleep(self, deadline: float) -> bool:
         """Sleep until somebody rings, or has rung; return False if nobody does by the `deadline`."""
@@ -100,10 +103,10 @@ class HubBell(Bell):
 
 def make_bell() -> Bell:
     """Return a bell for this thread to sleep on."""
-    if "gevent" not in sys.modules:
+    hubs: Any = sys.modules.get("gevent._hub_local")  # private, and the only way to ask: `get_hub` makes a hub
+    if hubs is None:
         return Bell()
-    # Private, and the only way to ask: `gevent.get_hub` makes one where there is none.
-    return HubBell() if threads_are_greenlets() or _gevent("_hub_local").get_hub_if_exists() is not None else Bell()
+    return HubBell() if threads_are_greenlets() or hubs.get_hub_if_exists() is not None else Bell()
 
 
 def make_queue() -> Any:

@@ -99,11 +99,11 @@ class BackgroundGenerator(Receiver[T_co]):
 
     def __length_hint__(self) -> int:
         """Return the items still to come, as far as the source hinted at how many it has."""
-        if self._hint is None:
-            return NotImplemented  # type: ignore[no-any-return]  # Python's own word for "no hint"
         handoff = self._handoff
         if handoff.over or not handoff.open:
-            return handoff.items.qsize() if handoff.open else 0  # however many the source hinted at
+            return handoff.items.qsize() if handoff.open else 0  # whatever the source hinted at
+        if self._hint is None:
+            return NotImplemented  # type: ignore[no-any-return]  # Python's own word for "no hint"
         return max(0, self._hint - handoff.delivered)
 
     def close(self, timeout: float | None = 5.0) -> bool:

@@ -82,6 +82,7 @@ class Handoff(Generic[T]):
         "depth",
         "failed",
         "items",
+        "made_in",
         "open",
         "outcome",
         "over",
@@ -106,6 +107,7 @@ class Handoff(Generic[T]):
         # A weak reference to the generator that, when there is no generator any more, puts itself into `wake`. It stops
         # the worker even if the generator's finalizer, which is Python code, was interrupted before its first line.
         self.owner: Callable[[], object] = _yes
+        self.made_in = running()  # the worker, if one made it: what its source holds is left when that is
         self.open = True  # until cancel()
         self.over = False  # until end(); then no item follows
         # How the source ended: StopIteration, or what it raised. Until that is known, it is an error, so that a worker
@@ -219,8 +221,10 @@ class Handoff(Generic[T]):
 
     @property
     def is_left(self) -> bool:
-        """True once it was closed, or its generator dropped."""
-        return not self.open or self.owner() is None
+        """True once it was closed or dropped, or is held only by another source that has been told to stop."""
+        maker = self.made_in
+        left_with_it = maker is not None and maker is not running() and maker.stop.is_set()
+        return not self.open or self.owner() is None or left_with_it
 
     def has_ended(self) -> bool:
         """Return whether the worker is through with the source."""
@@ -243,7 +247,7 @@ class Handoff(Generic[T]):
             if here is not None:
                 watch = subscribe(here.stop, bell)
                 raise_if_stopped()
-                if deadline == math.inf:
+                if deadline == math.inf and bell.alone:
                     here.waits_for = self, news
             # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
             # which costs the item; without this line it would cost a deadlock.
@@ -251,7 +255,7 @@ class Handoff(Generic[T]):
                 break
             if news():
                 return True
-            if here is not None:
+            if here is not None and here.waits_for is not None:
                 self._refuse_circle(news)
             return bell.sleep(deadline)
         finally:
@@ -281,7 +285,8 @@ class Handoff(Generic[T]):
             if (after is not None and _awaited_by(handoff.producer) is not after) or is_there():
                 return
             after = wait
-        raise RuntimeError(_CIRCLE)
+        if _awaited_by(me) is not None:
+            raise RuntimeError(_CIRCLE)
 
     def raise_end(self) -> NoReturn:
         """Raise how it ended, to one consumer, and StopIteration to all others."""
@@ -294,8 +299,9 @@ class Handoff(Generic[T]):
 
 
 def _awaited_by(thread: int) -> tuple[Handoff[Any], Callable[[], object]] | None:
+    """Return what a worker sleeps for; None also if it has been told to stop, and so will soon see GeneratorExit."""
     worker = running(thread)
-    return None if worker is None else worker.waits_for
+    return None if worker is None or (worker.stop.is_set() and not worker.told) else worker.waits_for
 
 
 class Receiver(Iterator[T_co]):

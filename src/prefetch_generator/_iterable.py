@@ -58,8 +58,5 @@ class BackgroundIterable(Iterable[T_co], Generic[T_co]):
     def __bool__(self) -> bool:
         return True
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.iterable, self._max_prefetch)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.iterable!r}, max_prefetch={self._max_prefetch})"

@@ -13,17 +13,15 @@ which is what orders the two accesses on a free-threaded build.
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from prefetch_generator._atomic import Once
+from prefetch_generator._atomic import Once, call_held
 from prefetch_generator._bell import Bell, deadline_after, make_bell
 
 if TYPE_CHECKING:
@@ -53,7 +51,8 @@ class StopEvent:
         self._handoff: Handoff[Any] | None = None  # what it cancels
         self._exit: StopEvent | None = None  # set at interpreter exit
         self._bells: set[Bell] = set()
-        self._calls: set[Call] = set()
+        # Weak: what is not referred to by a `with` any more, wherever that was interrupted, has been left.
+        self._calls: set[weakref.ref[_Hung]] = set()
         # Weak, because a shared event may outlive thousands of generators that were given it.
         self._children: set[weakref.ref[StopEvent]] = set()
 
@@ -62,25 +61,7 @@ class StopEvent:
 
         What was hung on it with `on_set` is called here.
         """
-        # Everything is done again when called again: a call that Ctrl-C cut short is mended by the next one.
-        events = [self]
-        for event in events:  # which grows: children may have children
-            event._flag = True
-            events += [child for reference in event._children.copy() if (child := reference()) is not None]
-        for event in events:
-            if event._handoff is not None:
-                event._handoff.cancel()
-            for bell in event._bells.copy():
-                bell.ring()
-        # Everybody is awake; now for what may run code of the user's, and so raise, or take its time. The stack goes
-        # through all of it whatever that raises, last things first.
-        with ExitStack() as stack:
-            for event in events:
-                if event._handoff is not None:
-                    stack.callback(event._handoff.drop)
-            for event in reversed(events):
-                for call in event._calls.copy():
-                    stack.callback(call.ring)
+        set_all([self])
 
     def is_set(self) -> bool:
         """Return True once the event has been set."""
@@ -128,24 +109,9 @@ class StopEvent:
         """
         if not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
-        return self._calling(callback)
+        return _Hung(self, callback)
 
-    @contextmanager
-    def _calling(self, callback: Callable[[], object]) -> Iterator[None]:
-        call = Call(callback)
-        watch = None
-        try:
-            self._calls.add(call)
-            watch = self._watch(call)
-            if self.is_set():
-                call.ring()
-            yield
-        finally:
-            next(call.callback.take)  # from here on nobody can begin it
-            self._calls.discard(call)
-            del watch
-
-    def _watch(self, sleeper: Bell | Call) -> object:
+    def _watch(self, sleeper: Bell | _Hung) -> object:
         """Return a weak reference that rings when the generator is dropped.
 
         Even if its finalizer, which is Python code, is interrupted before it can set the event.
@@ -160,29 +126,58 @@ class StopEvent:
         return f"<StopEvent {'set' if self.is_set() else 'not set'}>"
 
 
-_IS_ONE = partial(operator.is_not, None)
-_CALL = operator.methodcaller("__call__")
+def set_all(events: list[StopEvent]) -> None:
+    """Set all these events, and wake everybody before anything that may take its time."""
+    # Everything is done again when called again: a call that Ctrl-C cut short is mended by the next one.
+    events = events.copy()
+    for event in events:  # which grows: children may have children
+        event._flag = True
+        events += [child for reference in event._children.copy() if (child := reference()) is not None]
+    for event in events:
+        if event._handoff is not None:
+            event._handoff.cancel()
+        for bell in event._bells.copy():
+            bell.ring()
+    # Everybody is awake; now for what may run code of the user's, and so raise, or take its time. The stack goes
+    # through all of it whatever that raises, last things first.
+    with ExitStack() as stack:
+        for event in events:
+            if event._handoff is not None:
+                stack.callback(event._handoff.drop)
+        for event in reversed(events):
+            for reference in event._calls.copy():
+                if (hung := reference()) is not None:
+                    stack.callback(hung.ring)
 
 
-class Call:
-    """What `on_set` hangs on an event: rung, it calls the callback, once."""
+class _Hung:
+    """What `on_set` hangs on an event within a block: rung, it calls the callback, once."""
 
-    __slots__ = ("_pid", "callback")
+    __slots__ = ("__weakref__", "_callback", "_event", "_pid", "_watcher")
 
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.callback: Once[Callable[[], object]] = Once()
-        self.callback.hold(partial(callback))  # of which `__call__` is just that, even if it is a class
+    def __init__(self, event: StopEvent, callback: Callable[[], object]) -> None:
+        self._event = event
+        self._callback: Once[partial[object]] = Once()
+        self._callback.hold(partial(callback))  # of which `__call__` is just that, even if it is a class
         self._pid = os.getpid()
+        self._watcher: object = None
+
+    def __enter__(self) -> None:
+        self._event._calls.add(weakref.ref(self, self._event._calls.discard))
+        self._watcher = self._event._watch(self)
+        if self._event.is_set():
+            self.ring()
+
+    def __exit__(self, *exc: object) -> None:
+        for _ in self._callback.take:  # from here on nobody can begin it
+            break
+        self._watcher = None
 
     def ring(self, _: object = None) -> None:
         """Call the callback, unless that has been done, or the block been left."""
         if self._pid != os.getpid():
             return  # a forked child has a copy of the block, and perhaps of the connection that would be cut
-        try:
-            # `max` takes it and calls it in one step of C. Between two steps of Python the block may be left.
-            max(filter(_IS_ONE, islice(self.callback.take, 1)), key=_CALL, default=None)
-        except BaseException as error:
-            _Unraisable(error)
+        call_held(self._callback, _Unraisable)
 
 
 class _Unraisable:
@@ -308,10 +303,7 @@ def tell() -> bool:
 
 
 def _after_fork_in_child() -> None:
-    here = running()
-    _running.clear()
-    if here is not None:  # the source itself has forked
-        _running[threading.get_ident()] = here
+    _running.clear()  # that of the thread that has forked as well: its generator is not here
     _renew_exit()
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import repeat
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from prefetch_generator._atomic import Once, raise_held
 from prefetch_generator._bell import make_queue
 from prefetch_generator._handoff import Handoff, NotReadyError, Receiver
-from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, leave_worker, tell
+from prefetch_generator._stop import StopEvent, announce_exit, enter_worker, leave_worker, set_all, tell
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -167,6 +168,9 @@ def _start(  # noqa: PLR0913, PLR0917 - all that there is on either side
     except BaseException as failure:
         worker.thread = None
         failed.hold(failure)
+    else:
+        if thread.ident is None:
+            failed.hold(RuntimeError("threading.Thread.start, which something has replaced, started no thread"))
     finally:
         started.put(None)
 
@@ -206,12 +210,17 @@ def _run_source(worker: Worker) -> BaseException | None:
         handoff.wake.get()
     if source is None or not worker.allowed:
         return None
+    # The outcome gets no name here: the frame of a source that failed refers to its callers' frames, and a caller that
+    # still named the failure would close a cycle.
+    return _end(worker, source, _pull(worker, source))
+
+
+def _pull(worker: Worker, source: Iterator[Any]) -> BaseException | None:
     try:
-        outcome = _produce(handoff, source)
+        return _produce(worker.handoff, source)
     except BaseException:
         _close(worker, source)  # what failed was not the source
         raise
-    return _end(worker, source, outcome)
 
 
 def _finish(worker: Worker) -> None:
@@ -303,15 +312,16 @@ def _as_raised_by_source(exception: BaseException) -> BaseException:
 def _stop_all() -> None:
     workers = _live.copy()
     announce_exit()  # to all, before the first of them ends, so that no source takes that for the end of the data
-    for worker in workers:
-        worker.stop.set()
     deadline = monotonic() + EXIT_GRACE
+    set_all([worker.stop for worker in workers])
     stuck = [worker for worker in workers if not worker.ended.wait(max(0.0, deadline - monotonic()))]
-    for worker in workers.difference(stuck):
-        worker.report()
     kept = _readers() if stuck else None
     for worker in stuck:
         worker.kept = kept
+    _live.difference_update(stuck)  # whoever comes here again, as a spawned child does, need not wait again
+    with ExitStack() as stack:  # a hook that raises stops no other report
+        for worker in workers.difference(stuck):
+            stack.callback(worker.report)
 
 
 def _readers() -> list[object]:
@@ -348,8 +358,11 @@ def _hear_of_the_end_of_a_child() -> None:
         # For a worker of the main module, which a spawned child imports before it forgets its finalizers.
         _Child.is_awaited = True
         util.register_after_fork(_Child, _register_finalizer)
-    if process.parent_process() is not None and not (_Child.finalizer and _Child.finalizer.still_active()):
-        _register_finalizer()
+    if process.parent_process() is None or (_Child.finalizer and _Child.finalizer.still_active()):
+        return
+    _register_finalizer()
+    if util._exiting:  # the finalizers have been run, and only threads are waited for: one of them is here
+        _stop_all_of_a_child()
 
 
 def _register_finalizer(_: object = None) -> None:
@@ -379,6 +392,7 @@ def _others() -> list[threading.Thread]:
 
 def _after_fork_in_child() -> None:
     _live.clear()
+    _Child.finalizer = None  # it minds the process that it was made in
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

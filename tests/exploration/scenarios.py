@@ -9,6 +9,8 @@ from itertools import chain, count
 from types import SimpleNamespace
 from typing import Any
 
+from prefetch_generator import StopEvent
+
 from .instrument import Code
 from .primitives import Current, End, Stepping, Steps, Until
 
@@ -227,7 +229,7 @@ class CircleRun:
             receiver._handoff = code.Handoff(circle.depth)
             receiver._handoff.settle = receiver._handoff.has_ended
             receiver._handoff.producer = number
-            Current.workers[number] = SimpleNamespace(stop=None, waits_for=None)
+            Current.workers[number] = SimpleNamespace(stop=StopEvent(), told=False, waits_for=None)
         for flag in ("open", "over", "failed"):
             Current.values[flag] = partial(self.look, flag)
         Current.values |= {

@@ -24,6 +24,7 @@ def verdict(scenario: Scenario | Circle, search: Search) -> str:
     )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("scenario", "preemptions"), QUICK, ids=str)
 def test_nothing_goes_wrong_in_any_schedule(scenario: Scenario, preemptions: int | None) -> None:
     """Nothing is lost, repeated, reordered or raised twice; nobody is ahead too far, or left asleep."""
