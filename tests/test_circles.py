@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from queue import SimpleQueue
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, _handoff
+from prefetch_generator import BackgroundGenerator, BackgroundIterable, NotReadyError, _handoff
 from prefetch_generator._stop import Running, running
 
-from .helpers import LONG, ended, in_thread
+from .helpers import LONG, ended, in_thread, when_asleep
 
 Numbers = Iterator[int]
 CIRCLE = "waits, through others, for its own"
@@ -278,3 +279,38 @@ def test_ping_pong_is_no_circle() -> None:
             assert ring.all_ended()
     finally:
         sys.setswitchinterval(before)
+
+
+def test_a_worker_that_was_told_to_stop_is_no_part_of_a_circle() -> None:
+    """A10, C8: it will see GeneratorExit at its wait, and wait no longer: no false alarm."""
+    passes = itertools.count()
+    inside, go, waiting = threading.Event(), threading.Event(), threading.Event()
+    answers: SimpleQueue[object] = SimpleQueue()
+
+    class Twice(Iterable[int]):
+        def __iter__(self) -> Iterator[int]:
+            return self.first() if next(passes) == 0 else iter([1, 2, 3])
+
+        def first(self) -> Iterator[int]:
+            inside.set()
+            with when_asleep(waiting.set):
+                yield next(other)
+
+    numbers = BackgroundIterable(Twice())
+
+    def source() -> Iterator[int]:
+        go.wait(LONG)
+        iteration = iter(numbers)
+        assert inside.wait(LONG)
+        assert waiting.wait(LONG)
+        del iteration  # tells its worker, which waits for this one, to stop
+        try:
+            answers.put(list(numbers))
+        except RuntimeError as error:
+            answers.put(error)
+        yield 0
+
+    other = BackgroundGenerator(source())
+    go.set()
+    assert answers.get(timeout=LONG) == [1, 2, 3]
+    assert other.close(LONG) is True

@@ -372,3 +372,26 @@ def test_a_return_value_arrives_under_an_except(no_collector: None) -> None:
 
     an_error(take)
     assert is_freed()
+
+
+def test_a_long_chain_is_walked_once() -> None:
+    """B1: a chain of a hundred thousand contexts costs a walk for each link, not a walk of the chain for each."""
+    first = failure = ValueError()
+    for _ in range(100_000):
+        context, failure = failure, ValueError()
+        failure.__context__ = context
+
+    def source() -> Iterator[int]:
+        yield from ()
+        raise failure
+
+    handled = KeyError()
+    with pytest.raises(ValueError) as raised:  # noqa: PT011, PT012 - it says nothing; it is raised under an `except`
+        try:
+            raise handled
+        except KeyError:
+            next(BackgroundGenerator(source()))
+    assert raised.value is failure
+    assert first.__context__ is handled
+    while failure is not None:  # not by recursion
+        failure.__context__, failure = None, failure.__context__  # type: ignore[assignment]

@@ -616,3 +616,104 @@ def test_at_exit_what_was_written_is_flushed_although_a_source_is_stuck(tmp_path
     files += ["Odd = type('Odd', (io.TextIOWrapper,), {'buffer': property(int.bit_length)}); odd = Odd(io.BytesIO())"]
     assert run_reading("sys.stdin.buffer", *files) == (0, "b'first\\n'", "")
     assert [path.read_text(encoding="utf-8") for path in paths] == ["kept", "kept"]
+
+
+def test_at_exit_a_hook_that_raises_stops_nothing() -> None:
+    """C7, C4: each failure of closing is reported, and a source that is stuck in a read crashes nothing."""
+    script = """
+        import os, sys, threading
+        from prefetch_generator import BackgroundGenerator
+
+        def hook(args):
+            print(args.exc_value, flush=True)
+            raise ZeroDivisionError
+
+        def failing(number):
+            try:
+                yield from range(9)
+            finally:
+                raise ValueError(number)
+
+        threading.excepthook = hook
+        generators = [BackgroundGenerator(failing(number), 1) for number in range(3)]
+        for generator in generators:
+            next(generator)
+    """
+    out, _ = python("-c", textwrap.dedent(script))
+    assert sorted(out.split()) == ["0", "1", "2"]
+
+
+def test_at_exit_everybody_is_woken_before_a_callback_runs() -> None:
+    """C7, C9: a callback that takes its time, or an item's finalizer, delays no `finally` of another source."""
+    script = """
+        import threading
+        from prefetch_generator import BackgroundGenerator, current_stop_event
+
+        plain_is_done = threading.Event()
+        generators = []
+
+        def slow():
+            with current_stop_event().on_set(lambda: print(plain_is_done.wait(20), flush=True)):
+                yield from range(9)
+
+        def plain():
+            try:
+                yield from range(9)
+            finally:
+                plain_is_done.set()
+
+        for source in (slow, plain, slow):
+            generators.append(BackgroundGenerator(source(), 1))
+            next(generators[-1])
+    """
+    out, _ = python("-c", textwrap.dedent(script))
+    assert out.split() == ["True", "True"]
+
+
+LATE = """
+    import multiprocessing, os, sys, threading, time
+    from prefetch_generator import BackgroundGenerator
+
+    def source(name):
+        try:
+            yield from range(9)
+        finally:
+            os.write(1, name)
+
+    def use(name):
+        kept.append(BackgroundGenerator(source(name), 1))
+        next(kept[-1])
+
+    kept = []
+
+    def late():
+        util = sys.modules["multiprocessing.util"]
+        threading.Thread(target=lambda: (wait_for(lambda: util._exiting), use(b"late "))).start()
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 1  # from 3.13 on threads are waited for first, and it does not come
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def forks():
+        use(b"child ")
+        pid = os.fork()
+        if pid == 0:
+            use(b"grandchild ")
+        else:
+            os.waitpid(pid, 0)
+
+    if __name__ == "__main__":
+        for job in (late, forks):
+            process = multiprocessing.get_context("fork").Process(target=job)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+"""
+
+
+@posix
+def test_at_the_end_of_a_child_a_late_generator_and_one_of_a_fork_are_stopped_too() -> None:
+    """C7: made when the finalizers of the child had run, or in a process that the child has forked by itself."""
+    out, _ = python("-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(LATE))
+    assert sorted(out.split()) == ["child", "grandchild", "late"]

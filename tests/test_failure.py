@@ -202,9 +202,10 @@ class StrikeAt:
     def __init__(self, n: int) -> None:
         self.left = n
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> StrikeAt:  # noqa: PYI034 - `Self` is younger than Python 3.10
         self.before = sys.gettrace()  # coverage's, perhaps
         sys.settrace(self.on_call)
+        return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(self.before)

@@ -521,3 +521,40 @@ def test_an_iteration_that_has_ended_keeps_no_iterable_alive(no_collector: None)
     del source, numbers
     assert [reference() for reference in alive] == [None, None]
     assert list(one) == []
+
+
+def test_an_iteration_that_only_a_stopped_source_holds_is_left() -> None:
+    """J2, C8: the generator of a chain was left by `break`; its source, still in a step, holds the iteration inside."""
+    inside, worst = 0, 0
+    in_step, go = threading.Event(), threading.Event()
+
+    class Steps(Iterator[int]):
+        def __next__(self) -> int:
+            nonlocal inside, worst
+            inside += 1
+            worst = max(worst, inside)
+            in_step.wait(0.01)  # long enough for a second thread to come in
+            inside -= 1
+            return 0
+
+    class Loader(Iterable[int]):
+        steps = Steps()
+
+        def __iter__(self) -> Iterator[int]:
+            return self.steps
+
+    iterable = BackgroundIterable(Loader(), 1)
+
+    def prepared() -> Iterator[int]:
+        for number in iterable:
+            yield number
+            in_step.set()
+            go.wait(LONG)  # in a step of its own
+
+    for _ in BackgroundGenerator(prepared(), 2):
+        break
+    assert in_step.wait(LONG)
+    second = in_thread(lambda: next(iter(iterable)))
+    go.set()
+    assert second.get(timeout=LONG) == 0
+    assert worst == 1

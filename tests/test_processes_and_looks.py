@@ -12,13 +12,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from queue import SimpleQueue
-from textwrap import indent
+from textwrap import dedent, indent
 
 import pytest
 
 from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, background, current_stop_event
 
-from .helpers import LONG, python
+from .helpers import LONG, posix, python
 
 # --- E1: fork ---------------------------------------------------------------------------------------------------------
 
@@ -695,3 +695,46 @@ def test_a_timeout_may_be_of_any_length(timeout: float | None) -> None:
     assert bg.next(timeout) == 0
     assert bg.close(timeout) is True
     opener.join()
+
+
+def test_the_length_hint_of_what_is_over_is_zero_without_a_hint_of_the_source_too() -> None:
+    """E4: then there is nothing that it would have to guess."""
+    numbers = BackgroundGenerator(n for n in range(3))
+    assert operator.length_hint(numbers, 10) == 10
+    assert numbers.close() is True
+    assert operator.length_hint(numbers, 10) == 0
+
+
+def test_a_blocked_import_of_gevent_is_no_gevent() -> None:
+    """E7: `sys.modules["gevent"] = None`, by which an import is blocked, changes nothing."""
+    script = """
+        import sys, time
+        sys.modules["gevent"] = None
+        from prefetch_generator import BackgroundGenerator
+        print(list(BackgroundGenerator(time.sleep(0.01) or n for n in range(3))))
+    """
+    assert python("-c", dedent(script)) == ("[0, 1, 2]\n", "")
+
+
+@posix
+def test_a_child_that_a_stopped_source_forks_is_no_worker() -> None:
+    """E1, D3: its stop event is one that is never set there, and new generators work."""
+    script = """
+        import os
+        from prefetch_generator import BackgroundGenerator, current_stop_event
+
+        def source():
+            yield 0
+            current_stop_event().wait()
+            pid = os.fork()
+            if pid == 0:
+                print(current_stop_event().is_set(), list(BackgroundGenerator(n for n in range(3))), flush=True)
+                os._exit(0)
+            os.waitpid(pid, 0)
+
+        numbers = BackgroundGenerator(source())
+        next(numbers)
+        numbers.close()
+    """
+    out, _ = python("-W", "ignore::DeprecationWarning", "-c", dedent(script))
+    assert out == "False [0, 1, 2]\n"

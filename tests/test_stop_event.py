@@ -13,7 +13,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from types import FrameType
@@ -24,7 +24,7 @@ import pytest
 from prefetch_generator import BackgroundGenerator, StopEvent, background, current_stop_event
 
 from .helpers import LONG, PACKAGE, ended, in_thread, interrupted, posix, python, when_asleep
-from .test_failure import StrikeAt
+from .test_failure import Strike, StrikeAt, every_strike
 
 
 @contextmanager
@@ -804,3 +804,40 @@ def test_a_forked_child_does_not_call_the_parents_callback(how: str) -> None:
     """
     # 3.12 and later warn at every fork() in a threaded process. That is the situation to be tested.
     assert python("-W", "ignore:This process:DeprecationWarning", "-c", textwrap.dedent(script)) == ("", "")
+
+
+def test_a_strike_anywhere_in_set_is_heard_and_the_callback_called_by_the_next_set() -> None:
+    """D4, B4: what strikes the one that sets is not taken for what the callback raises, and loses no call."""
+
+    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+        event = StopEvent()
+        calls: list[str] = []
+        struck = 0
+        numbers = BackgroundGenerator(itertools.count(), stop_event=event)
+        with event.on_set(partial(calls.append, "called")):
+            with strike(0) as struck_at:
+                try:
+                    event.set()
+                    assert event.is_set()
+                except Strike:
+                    struck += 1
+            assert struck == (struck_at.left <= 0)
+            event.set()
+        assert calls == ["called"]
+        assert numbers.close() is True
+
+    every_strike(scenario)
+
+
+def test_a_strike_anywhere_in_a_block_that_is_entered_and_left_leaves_nothing_hung() -> None:
+    """D4, B4: what no `with` statement refers to any more, wherever that was struck, has been left."""
+
+    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+        event = StopEvent()
+        calls: list[str] = []
+        with strike(0), suppress(Strike), event.on_set(partial(calls.append, "late")):
+            pass
+        event.set()
+        assert calls == []
+
+    every_strike(scenario)

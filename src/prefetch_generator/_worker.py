@@ -362,7 +362,7 @@ def _hear_of_the_end_of_a_child() -> None:
         return
     _register_finalizer()
     if util._exiting:  # the finalizers have been run, and only threads are waited for: one of them is here
-        _stop_all_of_a_child()
+        threading.Thread(target=_stop_all_after_the_others).start()
 
 
 def _register_finalizer(_: object = None) -> None:
