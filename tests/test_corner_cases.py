@@ -269,7 +269,9 @@ def test_close_may_be_called_from_no_python_code_at_all() -> None:
         import atexit, threading
         from prefetch_generator import BackgroundGenerator
 
-        numbers = BackgroundGenerator(iter(threading.Event().wait, True), name="stuck")
+        inside = threading.Event()
+        numbers = BackgroundGenerator(iter(lambda: inside.set() or threading.Event().wait(), True), name="stuck")
+        inside.wait()
         atexit.register(numbers.close, 0)
     """
     out, err = python("-c", textwrap.dedent(script))

@@ -5,7 +5,8 @@ stores of attributes that are written outside a constructor, item stores, steps 
 set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does,
 and it is the same on every Python: a schedule found on one can be replayed on another.
 
-Not instrumented: constructors (nobody shares the object yet) and the counters of `Stats`, on which nothing depends.
+Not instrumented: constructors (nobody shares the object yet), what puts an exception in order for who raises it, and
+the counters of `Stats`, on which nothing depends.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ PLAIN = {
     "SimpleQueue",
 }
 CONTAINERS = {"bells"}  # attributes that are set once, and whose truth value is shared state
+UNSHARED = {"__init__", "_mend_context", "_chain", "call_held"}  # functions that have nothing for others to see
 STATISTICS = {"producer_wait", "consumer_wait"}
 
 Node = TypeVar("Node", bound=ast.AST)
@@ -94,7 +96,7 @@ def stored_attributes(text: str) -> set[str]:
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
     # A decorated one is a property that `repr` has use for.
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name != "__init__" and not node.decorator_list:
+        if isinstance(node, ast.FunctionDef) and node.name not in UNSHARED and not node.decorator_list:
             yield node
 
 

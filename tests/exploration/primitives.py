@@ -109,7 +109,9 @@ class Queue:
 
 
 class Bell(Queue):
-    """A `_stop.Bell`, which remembers that it was rung."""
+    """A `_bell.Bell`, which remembers that it was rung."""
+
+    alone = True
 
     def ring(self) -> Steps:
         yield from self.put(None)
