@@ -314,3 +314,33 @@ def test_a_worker_that_was_told_to_stop_is_no_part_of_a_circle() -> None:
     go.set()
     assert answers.get(timeout=LONG) == [1, 2, 3]
     assert other.close(LONG) is True
+
+
+def test_a_source_that_is_stopped_while_it_looks_for_a_circle_sees_generator_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A10, C8: the stop that comes as the circle is found is what it hears of."""
+    awaited_by = _handoff._awaited_by
+    log: SimpleQueue[str] = SimpleQueue()
+
+    def stopped_at_last(thread: int) -> object:
+        here = running()
+        if here is not None and thread == threading.get_ident():
+            here.stop.set()
+        return awaited_by(thread)
+
+    monkeypatch.setattr(_handoff, "_awaited_by", stopped_at_last)
+
+    def source(n: int) -> Numbers:
+        try:
+            yield from ring[n + 1]
+        except BaseException as error:
+            log.put(type(error).__name__)
+            raise
+
+    ring = Ring(lambda: source(0), lambda: source(1))
+    ring.made.set()
+    assert log.get(timeout=LONG) == "GeneratorExit"
+    for number in (0, 1):
+        assert ring[number].close(LONG) is True
+    assert ring.all_ended()

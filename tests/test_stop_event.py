@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import itertools
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent, background, current_stop_event
+from prefetch_generator import BackgroundGenerator, StopEvent, _stop, background, current_stop_event
 
 from .helpers import LONG, PACKAGE, ended, in_thread, interrupted, posix, python, when_asleep
 from .test_failure import Strike, StrikeAt, every_strike
@@ -841,3 +842,31 @@ def test_a_strike_anywhere_in_a_block_that_is_entered_and_left_leaves_nothing_hu
         assert calls == []
 
     every_strike(scenario)
+
+
+@posix
+def test_what_strikes_after_the_callback_is_not_taken_for_what_it_raises(unraisable: list[str]) -> None:
+    """D4, B4: a signal that comes as the callback returns goes to whoever sets the event, who may set it again."""
+
+    def handler(*_: object) -> None:
+        raise Strike
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    event = StopEvent()
+    try:
+        with event.on_set(partial(_thread.interrupt_main, signal.SIGUSR1)), pytest.raises(Strike):
+            event.set()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    event.set()
+    assert unraisable == []
+
+
+def test_exit_is_announced_to_all_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C7, C8: before the first of them ends, so that no source takes that for the end of the data."""
+    announced = StopEvent()
+    monkeypatch.setattr(_stop._Exit, "event", announced)
+    generators = [BackgroundGenerator(itertools.count()) for _ in range(2)]
+    assert not any(numbers.stop_event.is_set() for numbers in generators)
+    announced._flag = True
+    assert all(numbers.stop_event.is_set() for numbers in generators)

@@ -145,9 +145,8 @@ def set_all(events: list[StopEvent]) -> None:
             if event._handoff is not None:
                 stack.callback(event._handoff.drop)
         for event in reversed(events):
-            for reference in event._calls.copy():
-                if (hung := reference()) is not None:
-                    stack.callback(hung.ring)
+            for hung in filter(None, [reference() for reference in event._calls.copy()]):
+                stack.callback(hung.ring)
 
 
 class _Hung:
@@ -175,9 +174,9 @@ class _Hung:
 
     def ring(self, _: object = None) -> None:
         """Call the callback, unless that has been done, or the block been left."""
-        if self._pid != os.getpid():
-            return  # a forked child has a copy of the block, and perhaps of the connection that would be cut
-        call_held(self._callback, _Unraisable)
+        # A forked child has a copy of the block, and perhaps of the connection that would be cut.
+        if self._pid == os.getpid():
+            call_held(self._callback, _Unraisable)
 
 
 class _Unraisable:
@@ -295,9 +294,7 @@ def raise_if_stopped() -> None:
 
 def tell() -> bool:
     """Have `raise_if_stopped` not raise from now on, on this thread; return True if it has raised before."""
-    here = running()
-    if here is None:
-        return False
+    here = running() or Running(StopEvent())  # a source that has forked goes on in the child, where it is no worker's
     told, here.told = here.told, True
     return told
 

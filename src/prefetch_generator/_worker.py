@@ -361,7 +361,8 @@ def _hear_of_the_end_of_a_child() -> None:
     if process.parent_process() is None or (_Child.finalizer and _Child.finalizer.still_active()):
         return
     _register_finalizer()
-    if util._exiting:  # the finalizers have been run, and only threads are waited for: one of them is here
+    if util._exiting:  # pragma: no cover - a child that ends by os._exit reports nothing
+        # The finalizers have been run, and only threads are waited for. This is one of them.
         threading.Thread(target=_stop_all_after_the_others).start()
 
 
