@@ -596,8 +596,11 @@ class Abandoner:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
+            hook = threading.gettrace()
+            threading.settrace(None)  # with a hundred threads that are traced, 3.12.1 crashes
             holder: list[object] = [BackgroundGenerator(self.source(), 1, name="traced")]
             next(holder[0])  # type: ignore[call-overload]
+            threading.settrace(hook)
             self.abandoned.put(frame.f_code)
             if next(self.turn) % EVERY == 0:
                 holder.append(holder)

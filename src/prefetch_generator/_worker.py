@@ -65,7 +65,7 @@ class Worker:
 
     def __init__(self, iterable: Iterable[Any], source: Iterator[Any], handoff: Handoff[Any], stop: StopEvent) -> None:
         self.iterable: Iterable[Any] | None = iterable  # what the source iterates, until it is released
-        self.source: Iterator[Any] | None = source  # until the thread takes it over
+        self.source: Any = source  # None when it has been released
         self.handoff = handoff
         self.stop = stop
         self.allowed: bool | None = None  # whether the thread may touch the source; None until the constructor knows
@@ -195,6 +195,8 @@ def _run(worker: Worker) -> None:
         outcome = _run_source(worker)
     except BaseException as failure:  # of our own code, or of what it stands on: never to be taken for the end
         outcome = failure
+        if worker.allowed:
+            _close(worker, worker.source)  # for what failed was not the source
     worker.source = worker.iterable = None  # before anybody can see the end: by then the source is released
     worker.handoff.end(outcome)
     del outcome
@@ -205,22 +207,13 @@ def _run_source(worker: Worker) -> BaseException | None:
     handoff = worker.handoff
     handoff.pulling = handoff.producer = threading.get_ident()
     enter_worker(worker.stop)
-    source, worker.source = worker.source, None
     while worker.allowed is None and handoff.owner() is not None:
         handoff.wake.get()
-    if source is None or not worker.allowed:
+    if not worker.allowed:
         return None
     # The outcome gets no name here: the frame of a source that failed refers to its callers' frames, and a caller that
     # still named the failure would close a cycle.
-    return _end(worker, source, _pull(worker, source))
-
-
-def _pull(worker: Worker, source: Iterator[Any]) -> BaseException | None:
-    try:
-        return _produce(worker.handoff, source)
-    except BaseException:
-        _close(worker, source)  # what failed was not the source
-        raise
+    return _end(worker, _produce(handoff, worker.source))
 
 
 def _finish(worker: Worker) -> None:
@@ -257,7 +250,7 @@ def _produce(handoff: Handoff[Any], source: Iterator[Any]) -> BaseException | No
                 handoff.ring()
 
 
-def _end(worker: Worker, source: Iterator[Any], outcome: BaseException | None) -> BaseException | None:
+def _end(worker: Worker, outcome: BaseException | None) -> BaseException | None:
     """Return `outcome` if the source ended by itself; else see it closed, and return None."""
     told = tell()
     if worker.stop.is_set():
@@ -269,7 +262,7 @@ def _end(worker: Worker, source: Iterator[Any], outcome: BaseException | None) -
     if told and issubclass(type(outcome), StopIteration):
         return None  # told by GeneratorExit at a wait, a source may simply end, as a generator may in `close()`
     if outcome is None or issubclass(type(outcome), GeneratorExit):
-        _close(worker, source)
+        _close(worker, worker.source)
     else:
         worker.close_failure.hold(outcome)
     return None
