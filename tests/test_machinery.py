@@ -193,3 +193,24 @@ def test_what_breaks_on_the_worker_is_raised_by_next(
         numbers.next(LONG)
     assert numbers.close(LONG) is True
     join_workers()
+
+
+def test_what_breaks_outside_of_the_source_has_it_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B6, C3: what failed was not the source, so it has not ended, and ends early."""
+    closed: SimpleQueue[threading.Thread] = SimpleQueue()
+
+    class Source(Iterator[int]):
+        def __next__(self) -> int:
+            return 0
+
+        def close(self) -> None:
+            closed.put(threading.current_thread())
+
+    def breaks(_: Handoff[int]) -> Iterator[None]:
+        raise MemoryError
+
+    monkeypatch.setattr(Handoff, "room", breaks)
+    numbers = BackgroundGenerator(Source())
+    with pytest.raises(MemoryError):
+        next(numbers)
+    assert ended(closed)
