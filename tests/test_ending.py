@@ -804,7 +804,7 @@ def test_dropping_never_waits(stuck: Stuck, no_collector: None) -> None:
     started = time.monotonic()
     with when_asleep(lambda: slept.append(None)):
         del numbers
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 4
     assert not slept
     assert stop.is_set()
     assert stuck.closed.empty()

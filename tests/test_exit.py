@@ -116,10 +116,12 @@ def test_at_exit_stuck_sources_delay_nothing_further_and_print_nothing(wait: str
         del generators[::3]
     """
     if wait == "while True: pass":
-        script = script.replace("range(30)", "range(3)")  # each of them holds the GIL half of the time
+        # Fewer, and each keeps the GIL for 0.1 ms at a time, not 5: how long the interpreter's own end takes among
+        # threads that compute is not the subject.
+        script = script.replace("range(30)", "range(3)") + "    sys.setswitchinterval(0.0001)\n"
     started = time.monotonic()
     assert run(script) == ([], "")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_at_exit_a_source_stuck_in_its_finally_delays_nothing_further() -> None:
@@ -139,7 +141,7 @@ def test_at_exit_a_source_stuck_in_its_finally_delays_nothing_further() -> None:
     """
     started = time.monotonic()
     assert run(script) == ([], "")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_at_exit_sources_that_come_back_too_late_crash_nothing() -> None:
@@ -214,7 +216,7 @@ def test_at_exit_a_daemon_that_consumes_is_no_trouble() -> None:
     """
     started = time.monotonic()
     assert run(script) == ([], "")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_at_exit_a_chain_does_not_mistake_the_stop_for_the_end() -> None:
@@ -463,7 +465,7 @@ def test_at_the_end_of_a_child_stuck_sources_delay_nothing_further(tmp_path: Pat
     """
     started = time.monotonic()
     assert run_file(tmp_path, script) == (["closed", "exit code 0"], "")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -604,7 +606,7 @@ def test_at_exit_a_source_stuck_in_a_read_crashes_nothing(source: str) -> None:
     status, out, err = run_reading(source)
     assert (status, err) == (0, "")
     assert "first" in out
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_at_exit_what_was_written_is_flushed_although_a_source_is_stuck(tmp_path: Path) -> None:
@@ -625,7 +627,7 @@ def test_at_exit_a_hook_that_raises_stops_nothing() -> None:
         from prefetch_generator import BackgroundGenerator
 
         def hook(args):
-            print(args.exc_value, flush=True)
+            os.write(1, b"%d\\n" % args.exc_value.args[0])
             raise ZeroDivisionError
 
         def failing(number):
@@ -646,14 +648,14 @@ def test_at_exit_a_hook_that_raises_stops_nothing() -> None:
 def test_at_exit_everybody_is_woken_before_a_callback_runs() -> None:
     """C7, C9: a callback that takes its time, or an item's finalizer, delays no `finally` of another source."""
     script = """
-        import threading
+        import os, threading
         from prefetch_generator import BackgroundGenerator, current_stop_event
 
         plain_is_done = threading.Event()
         generators = []
 
         def slow():
-            with current_stop_event().on_set(lambda: print(plain_is_done.wait(20), flush=True)):
+            with current_stop_event().on_set(lambda: os.write(1, b"%d\\n" % plain_is_done.wait(20))):
                 yield from range(9)
 
         def plain():
@@ -667,7 +669,7 @@ def test_at_exit_everybody_is_woken_before_a_callback_runs() -> None:
             next(generators[-1])
     """
     out, _ = python("-c", textwrap.dedent(script))
-    assert out.split() == ["True", "True"]
+    assert out.split() == ["1", "1"]
 
 
 LATE = """

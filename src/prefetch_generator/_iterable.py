@@ -36,6 +36,8 @@ class BackgroundIterable(Iterable[T_co], Generic[T_co]):
 
     __slots__ = ("__weakref__", "_max_prefetch", "iterable")
 
+    iterable: Iterable[T_co]
+
     def __init__(self, iterable: Iterable[T_co], max_prefetch: int = 2) -> None:
         self._max_prefetch = checked_max_prefetch(max_prefetch)
         self.iterable = checked_iterable(iterable)
