@@ -45,7 +45,19 @@ PACKAGE = Path("src", "prefetch_generator")
 EXPLAINED = ROOT / "docs" / "mutants.md"
 BAR = "\\|"  # what it is in a cell of a Markdown table
 
-LIBRARY = ("__init__", "_atomic", "_bell", "_stop", "_handoff", "_worker", "_generator", "_iterable", "_decorator")
+LIBRARY = (
+    "__init__",
+    "_atomic",
+    "_bell",
+    "_stop",
+    "_channel",
+    "_errors",
+    "_exit",
+    "_worker",
+    "_generator",
+    "_iterable",
+    "_decorator",
+)
 COMMAND = ("_measure", "__main__")  # which the library does not import
 OPERATORS = (
     "ReplaceComparisonOperator_Eq_NotEq",

@@ -12,8 +12,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, BackgroundIterable, NotReadyError, _handoff
-from prefetch_generator._stop import Running, running
+from prefetch_generator import BackgroundGenerator, BackgroundIterable, NotReadyError, _channel
+from prefetch_generator._stop import WorkerThread, worker_thread
 
 from .helpers import LONG, ended, in_thread, when_asleep
 
@@ -63,7 +63,7 @@ def outcome(numbers: Numbers) -> str:
 def await_sleeper(numbers: BackgroundGenerator[int], number: int = 1) -> None:
     """Return when so many sleep in `next(numbers)`, or are about to."""
     deadline = time.monotonic() + LONG
-    while len(numbers._handoff.bells) < number:  # no event tells: nothing happens any more
+    while len(numbers._channel.bells) < number:  # no event tells: nothing happens any more
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -199,14 +199,15 @@ def test_what_changes_while_a_source_looks_for_a_circle_makes_none(monkeypatch: 
         yield 1
         yield next(ring[0])
 
-    def slow_look(thread: int | None = None) -> Running | None:
+    def slow_look(thread: int) -> WorkerThread | None:
         # 1. The first source sees that the buffer is empty, and asks what the second one waits for.
-        if thread is not None and threading.get_ident() == ring[0]._handoff.producer and not looking.is_set():
+        me = threading.get_ident()
+        if thread != me and me == ring[0]._channel.worker_ident and not looking.is_set():
             looking.set()  # 2. The second one gives an item, and sleeps.
             await_sleeper(ring[0])
-        return running(thread)  # 3. It waits for the first.
+        return worker_thread(thread)  # 3. It waits for the first.
 
-    monkeypatch.setattr(_handoff, "running", slow_look)
+    monkeypatch.setattr(_channel, "worker_thread", slow_look)
     ring = Ring(first, second, depth=2)
     ring.made.set()
     assert ring[0]._worker.ended.wait(LONG)
@@ -320,16 +321,16 @@ def test_a_source_that_is_stopped_while_it_looks_for_a_circle_sees_generator_exi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A10, C8: the stop that comes as the circle is found is what it hears of."""
-    awaited_by = _handoff._awaited_by
+    awaited_by = _channel._awaited_by
     log: SimpleQueue[str] = SimpleQueue()
 
     def stopped_at_last(thread: int) -> object:
-        here = running()
+        here = worker_thread(thread)
         if here is not None and thread == threading.get_ident():
             here.stop.set()
         return awaited_by(thread)
 
-    monkeypatch.setattr(_handoff, "_awaited_by", stopped_at_last)
+    monkeypatch.setattr(_channel, "_awaited_by", stopped_at_last)
 
     def source(n: int) -> Numbers:
         try:

@@ -7,15 +7,14 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from functools import partial
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
-from prefetch_generator._handoff import Handoff
+from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+from prefetch_generator._channel import Channel
 from prefetch_generator._stop import own_event
 
 from .helpers import LONG, in_thread, python
@@ -140,13 +139,17 @@ def test_a_stop_that_comes_between_the_end_and_its_cause_is_no_end_of_the_data()
     shared = StopEvent()
     log: list[str] = []
 
+    class Setting(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            shared.set()
+
     def inner() -> Iterator[int]:
         yield 0
         raise KeyError
 
     def outer() -> Iterator[int]:
         numbers = BackgroundGenerator(inner(), stop_event=shared)
-        numbers._handoff.settle = shared.set  # called between "the source has ended" and "how?"
+        numbers._worker.thread = Setting()  # joined between "the source has ended" and "how?"
         try:
             yield from numbers
         except BaseException as error:
@@ -284,17 +287,18 @@ def test_a_thread_that_is_no_worker_any_more_is_nowhere() -> None:
     """C2: the number of a worker that has just ended may already be that of another thread."""
     numbers = BackgroundGenerator(range(3))
     assert numbers.close()
-    numbers._handoff.producer = threading.get_ident()
+    numbers._channel.worker_ident = threading.get_ident()
     assert numbers._worker.where() == "in code that is not Python"
-    numbers._handoff.producer = 0
+    numbers._channel.worker_ident = 0
 
 
 def test_a_long_chain_of_stop_events_is_no_recursion() -> None:
     """D2: stop events may be handed on from generator to generator as often as one likes."""
     first = StopEvent()
     last = first
-    for _ in range(sys.getrecursionlimit() + 100):  # as so many generators would make them
-        last = own_event(lambda: True, last, Handoff(1))
+    channels = [Channel[int](1, object) for _ in range(sys.getrecursionlimit() + 100)]
+    for channel in channels:  # as so many generators would make them
+        last = own_event(channel, last)
     assert not last.is_set()
     first.set()
     assert last.is_set()
@@ -305,14 +309,17 @@ def test_an_item_that_came_too_late_is_dropped_by_whoever_finds_it() -> None:
     """C5: without the GIL an item may arrive after close() has emptied the buffer; next() does not deliver it."""
     numbers = BackgroundGenerator(range(3))
     assert numbers.close()
-    numbers._handoff.items.put(7)
+    numbers._channel.items.put(7)
     assert next(numbers, None) is None
     assert numbers.stats.buffered == 0
 
 
 def test_a_thread_does_not_wait_for_its_own_end() -> None:
     """A10: a finalizer that runs on the worker after its last line may see the end; it cannot wait for its thread."""
-    _worker._settle(threading.current_thread())
+    numbers = BackgroundGenerator(range(0))
+    assert numbers.close()
+    numbers._worker.thread = threading.current_thread()
+    numbers._worker.join()
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Thread.join was written anew")
@@ -367,7 +374,7 @@ def test_what_a_signal_handler_raises_where_the_end_is_seen_is_heard(
     with monkeypatch.context() as patch:
         patch.setattr(threading, "act", names["act"], raising=False)
         patch.setattr(thread, "join", names["join"])
-        patch.setattr(numbers._handoff, "settle", partial(_worker._settle, thread))
+        patch.setattr(numbers._worker, "thread", thread)
         with pytest.raises(RuntimeError if heard else StopIteration):
             next(numbers)
     assert next(numbers, "over") == "over"

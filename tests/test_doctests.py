@@ -37,4 +37,4 @@ def test_examples_in_docstrings(test: doctest.DocTest) -> None:
 def test_examples_are_found() -> None:
     """Docstrings: the way of looking for examples finds those of the class, of its methods and of the functions."""
     found = {test.name for test in examples()}
-    assert found >= {"_generator.BackgroundGenerator", "_generator.close", "_handoff.next", "_decorator.background"}
+    assert found >= {"_generator.BackgroundGenerator", "_generator.close", "_generator.next", "_decorator.background"}

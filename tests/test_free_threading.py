@@ -16,7 +16,7 @@ from typing import TypeVar
 import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
-from prefetch_generator._handoff import Handoff
+from prefetch_generator._channel import Channel
 
 from .helpers import LONG, ended, in_thread
 
@@ -75,14 +75,14 @@ def test_a_chain_ends_as_one_while_its_maker_sleeps(how: str, at: str, no_collec
     """C6: every worker of a chain, over generator expressions too, ends at once, however the outermost is ended."""
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
     stop = StopEvent()
-    handoffs: list[Handoff[int]] = []
+    channels: list[Channel[int]] = []
 
     def make() -> BackgroundGenerator[int]:
         source = endless(closed) if at == "a wait for room" else one_and_no_more(closed)
         innermost = BackgroundGenerator(source, 1, name="chain")
         middle = BackgroundGenerator((number + 1 for number in innermost), 1, name="chain")
         outermost = BackgroundGenerator((number + 1 for number in middle), 1, name="chain", stop_event=stop)
-        handoffs.extend(one._handoff for one in (innermost, middle))
+        channels.extend(one._channel for one in (innermost, middle))
         return outermost
 
     with made_by_a_sleeper(make) as box:
@@ -91,7 +91,7 @@ def test_a_chain_ends_as_one_while_its_maker_sleeps(how: str, at: str, no_collec
         assert len(workers) == 3
         deadline = time.monotonic() + LONG
         # Then each of them waits for room, or each of the outer ones for an item.
-        while not all(one.items.qsize() if at == "a wait for room" else one.bells for one in handoffs):
+        while not all(one.items.qsize() if at == "a wait for room" else one.bells for one in channels):
             assert time.monotonic() < deadline
             time.sleep(0.001)
         if how == "close":

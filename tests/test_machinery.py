@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, _handoff, _worker, current_stop_event
-from prefetch_generator._handoff import Handoff
+from prefetch_generator import BackgroundGenerator, NotReadyError, _channel, _worker, current_stop_event
+from prefetch_generator._channel import Channel
 
 from .helpers import LONG, ended, interrupted, posix, when_asleep
 from .test_every_line import NAME, At, Strike, every_event, join_workers, one_after_the_other, strike
@@ -151,16 +151,15 @@ def test_a_thread_that_is_not_started_is_an_error_of_the_constructor(monkeypatch
 @pytest.mark.parametrize(
     ("where", "name", "depth"),
     [
-        (_worker, "enter_worker", 0),
+        (_worker, "enter_worker_thread", 0),
         (_worker, "_run_source", 0),
         (_worker, "_produce", 0),
-        (_worker, "tell", 0),
         (_worker, "_end", 0),
-        (Handoff, "room", 0),
-        (Handoff, "end", 0),
-        (Handoff, "_park", 1),
-        (_handoff, "repeat", 0),
-        (_handoff, "perf_counter", 1),
+        (Channel, "room", 0),
+        (Channel, "finish", 0),
+        (Channel, "_park", 1),
+        (_channel, "repeat", 0),
+        (_channel, "perf_counter", 1),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -206,10 +205,10 @@ def test_what_breaks_outside_of_the_source_has_it_closed(monkeypatch: pytest.Mon
         def close(self) -> None:
             closed.put(threading.current_thread())
 
-    def breaks(_: Handoff[int]) -> Iterator[None]:
+    def breaks(_: Channel[int]) -> Iterator[None]:
         raise MemoryError
 
-    monkeypatch.setattr(Handoff, "room", breaks)
+    monkeypatch.setattr(Channel, "room", breaks)
     numbers = BackgroundGenerator(Source())
     with pytest.raises(MemoryError):
         next(numbers)

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 import prefetch_generator
-from prefetch_generator import BackgroundGenerator, StopEvent, _worker, current_stop_event
+from prefetch_generator import BackgroundGenerator, StopEvent, _exit, _worker, current_stop_event
 from prefetch_generator._bell import Bell
-from prefetch_generator._handoff import Handoff, Receiver
+from prefetch_generator._channel import Channel
 
 from .helpers import LONG, python, when_time_is_up
 
@@ -61,7 +61,7 @@ def test_a_wait_leaves_nothing_behind_at_the_event() -> None:
     """D1, A6: an event that is waited for again and again holds nothing of the waits that are over."""
     event = StopEvent()
     assert event.wait(0) is False
-    assert not event._bells
+    assert not event._listeners
 
 
 def test_a_wait_of_a_source_for_another_generator_leaves_nothing_behind() -> None:
@@ -78,12 +78,12 @@ def test_a_wait_of_a_source_for_another_generator_leaves_nothing_behind() -> Non
         seen.append(current_stop_event())
         with pytest.raises(TimeoutError):
             numbers.next(0)
-        assert not numbers._handoff.bells
+        assert not numbers._channel.bells
         go.put(1)
         yield from numbers
 
     assert list(BackgroundGenerator(outer())) == [1]
-    assert not seen[0]._bells
+    assert not seen[0]._listeners
 
 
 class Eager(SimpleQueue[object]):
@@ -107,13 +107,13 @@ class Announcing(SimpleQueue[object]):
 @pytest.mark.parametrize("cancelled", [False, True], ids=["room", "cancelled"])
 def test_a_worker_does_not_sleep_when_there_is_something_to_do(cancelled: bool) -> None:
     """A9, C1: room that came, or a stop, between its look and its announcement: the worker sees it."""
-    handoff = Handoff[int](1)
-    handoff.wake = Eager()
+    channel = Channel[int](1, object)
+    channel.wakeups = Eager()
     if cancelled:
-        handoff.items.put(0)
-        handoff.open = False
-    handoff._park()
-    assert handoff.wake.qsize() == 0
+        channel.items.put(0)
+        channel.cancelled = True
+    channel._park()
+    assert channel.wakeups.qsize() == 0
 
 
 def test_a_consumer_is_woken_once() -> None:
@@ -124,11 +124,11 @@ def test_a_consumer_is_woken_once() -> None:
         def ring(self, _: object = None) -> None:
             rung.append(self)
 
-    handoff = Handoff[int](1)
+    channel = Channel[int](1, object)
     bell = Counted()
-    handoff.bells.add(bell)
-    handoff.ring()
-    handoff.ring()
+    channel.bells.add(bell)
+    channel.ring()
+    channel.ring()
     assert rung == [bell]
 
 
@@ -150,7 +150,7 @@ def test_a_source_that_iterates_its_own_generator_after_its_worker_has_slept() -
     numbers = BackgroundGenerator(source(), max_prefetch=2)
     own.append(numbers)
     wake = Announcing()
-    numbers._handoff.wake = wake
+    numbers._channel.wakeups = wake
     go.put(None)
     wake.asleep.get(timeout=LONG)
     assert next(numbers) == 0
@@ -200,24 +200,24 @@ def test_an_item_lost_between_two_instructions_costs_no_deadlock() -> None:
 
     numbers = BackgroundGenerator(source(), max_prefetch=1)
     wake = Announcing()
-    numbers._handoff.wake = wake
+    numbers._channel.wakeups = wake
     go.put(None)
     wake.asleep.get(timeout=LONG)
-    assert numbers._handoff.items.get() == 0
+    assert numbers._channel.items.get() == 0
     assert [numbers.next(LONG), numbers.next(LONG)] == [1, 2]
 
 
 @pytest.mark.parametrize(("change", "awake"), [("item", True), ("end", True), ("stop", True), ("nothing", False)])
 def test_a_consumer_does_not_sleep_when_there_is_something_to_do(change: str, awake: bool) -> None:
     """A9: what came between its look and its announcement, an item, the end or a stop: the consumer sees it."""
-    handoff = Handoff[int](2)
+    channel = Channel[int](2, object)
     if change == "item":
-        handoff.items.put(1)
+        channel.items.put(1)
     elif change == "end":
-        handoff.over = True
+        channel.over = True
     elif change == "stop":
-        handoff.open = False
-    assert handoff.wait(handoff.has_news, 0.0) is awake
+        channel.cancelled = True
+    assert channel.wait(channel.has_news, 0.0) is awake
 
 
 def test_a_constructor_that_gets_no_thread_leaves_nothing_for_the_exit_to_wait_for(
@@ -228,11 +228,11 @@ def test_a_constructor_that_gets_no_thread_leaves_nothing_for_the_exit_to_wait_f
     def refuse(*_: object) -> int:
         raise RuntimeError("can't start new thread")
 
-    before = set(_worker._live)
+    before = set(_exit.live)
     monkeypatch.setattr("_thread.start_new_thread", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         BackgroundGenerator(range(3))
-    assert before == _worker._live
+    assert before == _exit.live
 
 
 def test_a_constructor_that_is_struck_after_the_start_waits_for_the_end_of_its_thread(
@@ -240,23 +240,17 @@ def test_a_constructor_that_is_struck_after_the_start_waits_for_the_end_of_its_t
 ) -> None:
     """B4: a struck constructor leaves no worker behind: the thread is gone before the exception is out."""
     start = _worker.Worker.start
-    settled: list[bool] = []
+    threads: list[threading.Thread | None] = []
 
     def start_and_strike(worker: _worker.Worker, name: str, owner: object) -> None:
         start(worker, name, owner)
-        settle, thread = worker.handoff.settle, worker.thread
-
-        def settle_and_look() -> None:
-            settle()
-            settled.append(thread is not None and not thread.is_alive())
-
-        worker.handoff.settle = settle_and_look
+        threads.append(worker.thread)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_worker.Worker, "start", start_and_strike)
     with pytest.raises(KeyboardInterrupt):
         BackgroundGenerator(range(3))
-    assert settled == [True]
+    assert [thread and thread.is_alive() for thread in threads] == [False]
 
 
 def test_a_worker_that_ends_while_the_finalizer_runs_reports_what_closing_raised(
@@ -284,7 +278,7 @@ def test_a_worker_that_ends_while_the_finalizer_runs_reports_what_closing_raised
     thread.join(LONG)
     assert hooked.get(block=False).exc_type is KeyError
     assert hooked.empty()
-    assert worker not in _worker._live
+    assert worker not in _exit.live
 
 
 def test_a_close_that_raised_leaves_nothing_for_the_exit_to_report() -> None:
@@ -300,7 +294,7 @@ def test_a_close_that_raised_leaves_nothing_for_the_exit_to_report() -> None:
     assert next(numbers) == 0
     with pytest.raises(KeyError):
         numbers.close(LONG)
-    assert numbers._worker not in _worker._live
+    assert numbers._worker not in _exit.live
 
 
 def test_the_source_is_released_before_anybody_can_see_the_end() -> None:
@@ -313,9 +307,9 @@ def test_the_source_is_released_before_anybody_can_see_the_end() -> None:
         yield from ()
 
     source = empty()
-    released = weakref.ref(source, lambda _: over.append(handoff.over))
+    released = weakref.ref(source, lambda _: over.append(channel.over))
     numbers = BackgroundGenerator(source)
-    handoff = numbers._handoff
+    channel = numbers._channel
     del source
     go.put(None)
     assert list(numbers) == []
@@ -366,7 +360,7 @@ def test_nothing_can_strike_the_constructor_once_the_worker_is_allowed() -> None
             sys.settrace(trace)  # the only place where this Python looks at f_trace_opcodes
         if event == "opcode":
             worker = frame.f_locals.get("worker")
-            allowed = worker is not None and length_hint(worker.allow.__reduce__()[1][1]) == 0
+            allowed = worker is not None and length_hint(worker.begin.__reduce__()[1][1]) == 0
             seen.append((allowed, before))
             before = steps[frame.f_lasti]
         return trace
@@ -418,28 +412,27 @@ def test_a_source_that_hints_at_nothing_is_not_one_without_a_hint() -> None:
 
 def test_a_worker_is_woken_once_however_many_consumers_answer() -> None:
     """A9: a worker's call for help is answered by one token, so that it wakes for nothing later."""
-    handoff = Handoff[int](1)
-    handoff.items.put(0)
+    channel = Channel[int](1, object)
+    channel.items.put(0)
 
     class Answered(SimpleQueue[object]):
         def get(self, block: bool = True, timeout: float | None = None) -> object:
             for _ in range(2):
-                for _ in handoff.parked:
+                for _ in channel.wake_worker:
                     break
             return super().get(block=False)
 
-    handoff.wake = Answered()
-    handoff._park()
-    assert handoff.wake.qsize() == 0
+    channel.wakeups = Answered()
+    channel._park()
+    assert channel.wakeups.qsize() == 0
 
 
 def test_a_worker_that_is_about_to_sleep_cannot_wait_for_itself() -> None:
     """A10: a RuntimeError and no deadlock, also for a finalizer that runs on the worker between two steps."""
-    receiver = Receiver[int]()
-    receiver._handoff = handoff = Handoff[int](1)
-    handoff.producer = threading.get_ident()
+    channel = Channel[int](1, object)
+    channel.worker_ident = threading.get_ident()
     with pytest.raises(RuntimeError, match="it would wait for itself"):
-        receiver.next(0)
+        channel.wait(channel.has_news, 0.0)
 
 
 def test_a_thread_that_cannot_be_started_makes_no_cycle(monkeypatch: pytest.MonkeyPatch, no_collector: None) -> None:

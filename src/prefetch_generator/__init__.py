@@ -1,8 +1,8 @@
 """Run an iterable in a background thread, a bounded number of items ahead of the loop that consumes it."""
 
 from prefetch_generator._decorator import background
+from prefetch_generator._errors import NotReadyError
 from prefetch_generator._generator import BackgroundGenerator, Stats
-from prefetch_generator._handoff import NotReadyError
 from prefetch_generator._iterable import BackgroundIterable
 from prefetch_generator._stop import StopEvent, current_stop_event
 

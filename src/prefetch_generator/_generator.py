@@ -1,24 +1,38 @@
-"""`BackgroundGenerator`, the public face: arguments, life cycle and looks."""
+"""`BackgroundGenerator`, the public face: the synchronous consumer, and the life cycle."""
 
 from __future__ import annotations
 
+import math
 import operator
+import os
 import sys
 import threading
 import warnings
-import weakref
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
+from collections.abc import Iterable, Iterator
+from queue import Empty
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
+from prefetch_generator._atomic import raise_held
 from prefetch_generator._bell import deadline_after
-from prefetch_generator._handoff import Handoff, Receiver
-from prefetch_generator._stop import StopEvent, own_event
-from prefetch_generator._worker import Worker
+from prefetch_generator._channel import OWN_SOURCE, Channel
+from prefetch_generator._stop import StopEvent, own_event, worker_thread
+from prefetch_generator._worker import Source, Worker, is_ours
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # type checkers bring it along, so it is no dependency
 
 T_co = TypeVar("T_co", covariant=True)
+
+_process = object()  # stands for this process; a forked child gets another
+
+
+def _after_fork_in_child() -> None:
+    global _process  # noqa: PLW0603 - compared for every item: an attribute of a holder would cost more
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Stats(NamedTuple):
@@ -37,7 +51,7 @@ class Stats(NamedTuple):
     """Seconds that consumers waited for items. A wait counts when it is over."""
 
 
-class BackgroundGenerator(Receiver[T_co]):
+class BackgroundGenerator(Iterator[T_co]):
     """Iterate over `iterable` in a background thread, up to `max_prefetch` items ahead of whoever consumes them.
 
     The thread starts here. It ends with the source, by `close()`, at the end of a `with` block, when the last
@@ -62,7 +76,7 @@ class BackgroundGenerator(Receiver[T_co]):
     [0, 10, 20]
     """
 
-    __slots__ = ("_hint", "_name", "_worker")
+    __slots__ = ("__weakref__", "_channel", "_hint", "_name", "_process", "_worker")
 
     def __init__(
         self,
@@ -72,39 +86,99 @@ class BackgroundGenerator(Receiver[T_co]):
         stop_event: StopEvent | None = None,
         name: str | None = None,
     ) -> None:
-        depth = checked_max_prefetch(max_prefetch)
+        bound = checked_max_prefetch(max_prefetch)
         if stop_event is not None and not isinstance(stop_event, StopEvent):
             raise TypeError(f"stop_event must be a StopEvent or None, got {stop_event!r}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, got {name!r}")
         self._name = _name_of(iterable) if name is None else name
         self._hint = _hint_of(iterable)
-        self._handoff = handoff = Handoff[T_co](depth)
-        handoff.owner = owner = weakref.ref(self, handoff.wake.put)
-        stop = own_event(owner, stop_event, handoff)
-        self._worker = worker = Worker(iterable, iter(checked_iterable(iterable)), handoff, stop)
+        self._process = _process
+        self._channel = channel = Channel[T_co](bound, self)
+        source = Source(iterable, iter(checked_iterable(iterable)), _close_source)
+        self._worker = worker = Worker(source, channel, own_event(channel, stop_event))
         try:
             worker.start(f"BackgroundGenerator-{self._name}", self)
             # Last, and without a point where a signal handler could run: before it the source is untouched, after it
             # the constructor can no longer fail.
-            worker.allowed = True
-            for _ in worker.allow:
+            worker.may_begin = True
+            for _ in worker.begin:
                 break
         except BaseException:
-            worker.disallow()
+            worker.refuse_to_begin()
             raise
 
     def __iter__(self) -> Self:
         return self
 
+    def next(self, timeout: float | None = None) -> T_co:
+        """Return the next item, waiting for it at most `timeout` seconds (None: as long as it takes).
+
+        Raises NotReadyError if the time ran out (nothing is lost: call again), StopIteration with the source's return
+        value at the end, and once, in its place, whatever exception the source raised. RuntimeError in a forked child,
+        and in a source that would wait for itself. GeneratorExit, once, in a source that waits here and is told to
+        stop. TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
+
+        >>> BackgroundGenerator("abc").next(timeout=60)
+        'a'
+        """
+        channel = self._channel
+        deadline = math.inf if timeout is None else deadline_after(timeout)
+        if self._process is not _process or (channel.busy_ident and threading.get_ident() == channel.busy_ident):
+            self._refuse()
+        while True:
+            over = channel.over  # before the look at the buffer: over and then empty is over for good
+            try:
+                # From the moment the item has left the buffer until `return` there is no call, no backward jump
+                # and no condition that is false, so no signal handler runs and the item cannot be lost: see `_atomic`.
+                for item in channel.take:
+                    for _ in channel.wake_worker:
+                        break
+                    if not channel.cancelled:
+                        for _ in channel.deliveries:
+                            break
+                        return item
+            except Empty:
+                pass
+            if over or channel.cancelled:
+                self._raise_end()
+            try:
+                channel.await_item(timeout, deadline)
+            except BaseException:
+                del self  # so that whoever keeps the traceback, as a notebook does, does not keep the generator running
+                raise
+
+    if TYPE_CHECKING:
+
+        def __next__(self) -> T_co: ...  # without the timeout, as `Iterator` has it
+    else:
+        __next__ = next  # noqa: A003 - the method, as meant
+
+    def _raise_end(self) -> NoReturn:
+        """Raise how it ended, to one consumer, and StopIteration to all others."""
+        channel = self._channel
+        if not channel.cancelled:
+            self._worker.join()
+            raise_held(channel.outcome)
+        here = worker_thread(threading.get_ident())
+        if channel.cancelled and here is not None:
+            here.raise_if_stopped()  # perhaps the same stop that has cancelled this: not the end of the data
+        raise StopIteration
+
+    def _refuse(self) -> NoReturn:
+        """Raise RuntimeError: nobody here can take an item."""
+        if self._process is not _process:
+            raise RuntimeError("this generator was made before fork() and has no worker here: make it in the child")
+        raise RuntimeError(OWN_SOURCE)
+
     def __length_hint__(self) -> int:
         """Return the items still to come, as far as the source hinted at how many it has."""
-        handoff = self._handoff
-        if handoff.over or not handoff.open:
-            return handoff.items.qsize() if handoff.open else 0  # whatever the source hinted at
+        channel = self._channel
+        if channel.state != "running":
+            return 0 if channel.cancelled else channel.items.qsize()  # whatever the source hinted at
         if self._hint is None:
             return NotImplemented  # type: ignore[no-any-return]  # Python's own word for "no hint"
-        return max(0, self._hint - handoff.delivered)
+        return max(0, self._hint - channel.delivered)
 
     def close(self, timeout: float | None = 5.0) -> bool:
         """Stop the worker, drop what is buffered, and wait at most `timeout` seconds (None: as long as it takes).
@@ -124,22 +198,19 @@ class BackgroundGenerator(Receiver[T_co]):
         (0, True, 'closed')
         """
         deadline_after(timeout)  # a wrong timeout is refused before anything is stopped
-        handoff, worker = self._handoff, self._worker
-        if handoff.forked:
+        worker = self._worker
+        if self._process is not _process:
             return True
         worker.stop.set()
-        if threading.get_ident() == handoff.producer:
+        if threading.get_ident() == self._channel.worker_ident:
             return False
-        if not worker.ended.wait(timeout):
-            caller = sys._getframe().f_back  # None, if that is no Python code: an exit handler
-            leaves_with = caller is not None and caller.f_code is BackgroundGenerator.__exit__.__code__
+        if not worker.wait(timeout):
             warnings.warn(
                 f"{self._label} did not stop within {timeout} seconds: its source is still {worker.where()}",
                 RuntimeWarning,
-                stacklevel=3 if leaves_with else 2,  # whoever called close() or left the `with` block
+                stacklevel=_level_of_caller(),
             )
             return False
-        handoff.settle()
         worker.raise_close_failure()
         return True
 
@@ -151,7 +222,7 @@ class BackgroundGenerator(Receiver[T_co]):
 
     def __del__(self) -> None:
         worker = getattr(self, "_worker", None)  # absent if the constructor refused its arguments
-        if worker is not None and not self._handoff.forked:
+        if worker is not None and self._process is _process:
             worker.abandon()
 
     @property
@@ -162,8 +233,8 @@ class BackgroundGenerator(Receiver[T_co]):
     @property
     def stats(self) -> Stats:
         """What has happened so far: a `Stats` record, taken now."""
-        handoff = self._handoff
-        return Stats(handoff.delivered, handoff.items.qsize(), handoff.producer_wait, handoff.consumer_wait)
+        channel = self._channel
+        return Stats(channel.delivered, channel.items.qsize(), channel.producer_wait, channel.consumer_wait)
 
     @property
     def __name__(self) -> str:
@@ -171,15 +242,9 @@ class BackgroundGenerator(Receiver[T_co]):
         return self._name
 
     def __repr__(self) -> str:
-        handoff = self._handoff
-        if not handoff.open:
-            state = "closed"
-        elif not handoff.over:
-            state = "running"
-        else:
-            state = "failed" if handoff.failed else "finished"
-        bound = f"/{handoff.depth}" if handoff.depth < sys.maxsize else ""
-        return f"<{self._label} {state}, {handoff.items.qsize()}{bound} buffered>"
+        channel = self._channel
+        bound = f"/{channel.max_prefetch}" if channel.max_prefetch < sys.maxsize else ""
+        return f"<{self._label} {channel.state}, {channel.items.qsize()}{bound} buffered>"
 
     @property
     def _label(self) -> str:
@@ -206,6 +271,25 @@ def checked_iterable(iterable: Iterable[T_co]) -> Iterable[T_co]:
     if not (hasattr(type(iterable), "__iter__") or hasattr(type(iterable), "__getitem__")):
         raise TypeError(f"iterable must be an iterable, got {iterable!r}")
     return iterable
+
+
+def _close_source(source: Iterator[Any]) -> None:
+    """Close it as `yield from` would (PEP 380)."""
+    close: Any = getattr(source, "close", None)
+    if close is None:
+        return
+    if isinstance(source, BackgroundGenerator):
+        close(timeout=None)  # no hurry: whoever waits for the outer one has a timeout of their own
+    else:
+        close()
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` at which the caller of this function would name whoever called into this package."""
+    level, frame = 1, sys._getframe(1)
+    while is_ours(frame) and frame.f_back is not None:  # None: called by no Python code, such as an exit handler
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _name_of(iterable: object) -> str:

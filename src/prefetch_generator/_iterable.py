@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from prefetch_generator._generator import BackgroundGenerator, checked_iterable, checked_max_prefetch
-from prefetch_generator._worker import handoffs_of
+from prefetch_generator._worker import channels_over
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -49,9 +49,9 @@ class BackgroundIterable(Iterable[T_co], Generic[T_co]):
             )
 
     def __iter__(self) -> BackgroundGenerator[T_co]:
-        for handoff in handoffs_of(self.iterable):
-            while handoff.is_left and not handoff.has_ended():
-                handoff.wait(handoff.has_ended, math.inf)
+        for channel in channels_over(self.iterable):
+            while channel.is_left and not channel.over:
+                channel.wait(channel.is_over, math.inf)
         return BackgroundGenerator(self.iterable, self._max_prefetch)
 
     def __len__(self) -> int:

@@ -7,8 +7,8 @@ flag first and rings afterwards.
 
     waiter: announce the bell, then look at the flag      setter: raise the flag, then look for bells
 
-Whichever comes second sees the first, so no wake-up is lost. Both sides go through the lock inside the `set` of bells,
-which is what orders the two accesses on a free-threaded build.
+Whichever comes second sees the first, so no wake-up is lost. Both sides go through the lock inside the `set` of
+listeners, which is what orders the two accesses on a free-threaded build.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from prefetch_generator._atomic import Once, call_held
 from prefetch_generator._bell import Bell, deadline_after, make_bell
 
 if TYPE_CHECKING:
-    from prefetch_generator._handoff import Handoff
+    from prefetch_generator._channel import Channel
+
+
+T = TypeVar("T")
 
 
 class StopEvent:
@@ -42,17 +45,15 @@ class StopEvent:
     (True, True)
     """
 
-    __slots__ = ("__weakref__", "_bells", "_calls", "_children", "_exit", "_flag", "_handoff", "_owner", "_parent")
+    __slots__ = ("__weakref__", "_channel", "_children", "_exit", "_flag", "_listeners", "_parent")
 
     def __init__(self) -> None:
         self._flag = False
         self._parent: StopEvent | None = None
-        self._owner: Callable[[], object] | None = None  # the generator whose end sets this event
-        self._handoff: Handoff[Any] | None = None  # what it cancels
+        self._channel: Channel[Any] | None = None  # what it cancels; the end of that one's generator sets this event
         self._exit: StopEvent | None = None  # set at interpreter exit
-        self._bells: set[Bell] = set()
-        # Weak: what is not referred to by a `with` any more, wherever that was interrupted, has been left.
-        self._calls: set[weakref.ref[_Hung]] = set()
+        # Weak: whoever no longer refers to a listener, wherever that was interrupted, no longer listens.
+        self._listeners: set[weakref.ref[Bell | _Hung]] = set()
         # Weak, because a shared event may outlive thousands of generators that were given it.
         self._children: set[weakref.ref[StopEvent]] = set()
 
@@ -69,7 +70,7 @@ class StopEvent:
         # inside it end for a stop that it cannot see itself: it would take the stop for the end of the data.
         event: StopEvent | None = self
         while event is not None:
-            if event._flag or (event._owner is not None and event._owner() is None):
+            if event._flag or (event._channel is not None and event._channel.owner() is None):
                 return True
             if event._exit is not None and event._exit._flag:
                 return True
@@ -84,13 +85,8 @@ class StopEvent:
         """
         deadline = deadline_after(timeout)
         bell = make_bell()
-        watch = None
-        try:
-            watch = subscribe(self, bell)
-            return self.is_set() or bell.sleep(deadline) or self.is_set()
-        finally:
-            unsubscribe(self, bell)
-            del watch
+        _ = self.listen(bell)
+        return self.is_set() or bell.sleep(deadline) or self.is_set()
 
     def on_set(self, callback: Callable[[], object]) -> AbstractContextManager[None]:
         """Have `callback()` called when the event is set within the block: `with stop.on_set(callback): ...`.
@@ -111,13 +107,15 @@ class StopEvent:
             raise TypeError(f"callback must be callable, got {callback!r}")
         return _Hung(self, callback)
 
-    def _watch(self, sleeper: Bell | _Hung) -> object:
-        """Return a weak reference that rings when the generator is dropped.
+    def listen(self, listener: Bell | _Hung) -> object:
+        """Have `listener.ring()` called by each `set()` as long as somebody refers to it; then look at the event.
 
-        Even if its finalizer, which is Python code, is interrupted before it can set the event.
+        The caller keeps what this returns as long: it rings when the generator is dropped, even if the finalizer of
+        that, which is Python code, is interrupted before it can set the event.
         """
-        owner = self._owner and self._owner()
-        return owner and weakref.ref(owner, sleeper.ring)
+        self._listeners.add(weakref.ref(listener, self._listeners.discard))
+        owner = self._channel and self._channel.owner()
+        return owner and weakref.ref(owner, listener.ring)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot copy or pickle a StopEvent: nobody would set, or hear, the copy")
@@ -132,21 +130,26 @@ def set_all(events: list[StopEvent]) -> None:
     events = events.copy()
     for event in events:  # which grows: children may have children
         event._flag = True
-        events += [child for reference in event._children.copy() if (child := reference()) is not None]
-    for event in events:
-        if event._handoff is not None:
-            event._handoff.cancel()
-        for bell in event._bells.copy():
-            bell.ring()
+        events += _living(event._children)
+    listeners = [listener for event in events for listener in _living(event._listeners)]
+    channels = [event._channel for event in events if event._channel is not None]
+    for channel in channels:
+        channel.cancel()
+    for listener in listeners:
+        if isinstance(listener, Bell):
+            listener.ring()
     # Everybody is awake; now for what may run code of the user's, and so raise, or take its time. The stack goes
-    # through all of it whatever that raises, last things first.
+    # through all of it whatever that raises, last things first: callbacks, then the finalizers of items.
     with ExitStack() as stack:
-        for event in events:
-            if event._handoff is not None:
-                stack.callback(event._handoff.drop)
-        for event in reversed(events):
-            for hung in filter(None, [reference() for reference in event._calls.copy()]):
-                stack.callback(hung.ring)
+        for channel in channels:
+            stack.callback(channel.drop)
+        for listener in listeners:
+            if isinstance(listener, _Hung):
+                stack.callback(listener.ring)
+
+
+def _living(references: set[weakref.ref[T]]) -> list[T]:
+    return [it for reference in references.copy() if (it := reference()) is not None]
 
 
 class _Hung:
@@ -162,14 +165,12 @@ class _Hung:
         self._watcher: object = None
 
     def __enter__(self) -> None:
-        self._event._calls.add(weakref.ref(self, self._event._calls.discard))
-        self._watcher = self._event._watch(self)
+        self._watcher = self._event.listen(self)
         if self._event.is_set():
             self.ring()
 
     def __exit__(self, *exc: object) -> None:
-        for _ in self._callback.take:  # from here on nobody can begin it
-            break
+        next(self._callback.take)  # from here on nobody can begin it
         self._watcher = None
 
     def ring(self, _: object = None) -> None:
@@ -194,26 +195,11 @@ class _Unraisable:
             del self.error  # else the traceback would keep it: a cycle
 
 
-def subscribe(event: StopEvent, bell: Bell) -> object:
-    """Have `bell` rung by every `event.set()`; look at `event.is_set()` afterwards.
-
-    Keep what this returns until `unsubscribe`: it rings the bell when the generator is dropped.
-    """
-    event._bells.add(bell)
-    return event._watch(bell)
-
-
-def unsubscribe(event: StopEvent, bell: Bell) -> None:
-    """Undo `subscribe`; harmless if that was interrupted."""
-    event._bells.discard(bell)
-
-
-def own_event(owner: Callable[[], object], parent: StopEvent | None, handoff: Handoff[Any]) -> StopEvent:
-    """Return a generator's own event: set by itself, by `parent` if there is one, and by the end of `owner`."""
+def own_event(channel: Channel[Any], parent: StopEvent | None) -> StopEvent:
+    """Return a generator's own event: set by itself, by `parent` if there is one, and by the end of its owner."""
     event = StopEvent()
-    event._owner = owner
     event._exit = _Exit.event
-    event._handoff = handoff
+    event._channel = channel
     if parent is not None:
         event._parent = parent
         parent._children.add(weakref.ref(event, parent._children.discard))
@@ -235,21 +221,30 @@ def _renew_exit() -> None:
     _Exit.event = StopEvent()
 
 
-class Running:
-    """What the code on a worker's thread may ask for."""
+class WorkerThread:
+    """What is known about a thread that runs a source."""
 
     __slots__ = ("stop", "told", "waits_for")
 
     def __init__(self, stop: StopEvent) -> None:
         self.stop = stop
         self.told = False  # the source has been told, by GeneratorExit, to stop
-        # What it sleeps for, with no time limit: until there is this news of that hand-off.
-        self.waits_for: tuple[Handoff[Any], Callable[[], object]] | None = None
+        # What it sleeps for, with no time limit: until there is this news of that channel.
+        self.waits_for: tuple[Channel[Any], Callable[[], object]] | None = None
+
+    def raise_if_stopped(self) -> None:
+        """Raise GeneratorExit if this is to stop: once, as `generator.close()` does at a `yield`.
+
+        Only once, so that a clean-up may use other generators.
+        """
+        if not self.told and self.stop.is_set():
+            self.told = True
+            raise GeneratorExit
 
 
 # By thread rather than in a context variable: a helper thread that copies the source's context is not the source. And
 # not in a `threading.local`: one that was made before gevent patched `threading` is the same for all greenlets.
-_running: dict[int, Running] = {}
+_worker_threads: dict[int, WorkerThread] = {}
 
 
 def current_stop_event() -> StopEvent:
@@ -262,45 +257,28 @@ def current_stop_event() -> StopEvent:
     ...     while not stop.wait(1.0):
     ...         yield "something new"
     """
-    here = running()
+    here = worker_thread(threading.get_ident())
     return StopEvent() if here is None else here.stop
 
 
-def enter_worker(stop: StopEvent) -> None:
-    """Make `stop` this thread's stop event."""
-    _running[threading.get_ident()] = Running(stop)
+def enter_worker_thread(stop: StopEvent) -> WorkerThread:
+    """Make this thread a worker's, with `stop` as its stop event."""
+    here = _worker_threads[threading.get_ident()] = WorkerThread(stop)
+    return here
 
 
-def leave_worker(thread: int) -> None:
-    """Undo `enter_worker`, before that thread ends: its number is used again."""
-    _running.pop(thread, None)
+def leave_worker_thread(ident: int) -> None:
+    """Undo that, before the thread ends: its ident is used again."""
+    _worker_threads.pop(ident, None)
 
 
-def running(thread: int | None = None) -> Running | None:
-    """Return what runs on this thread, or on `thread`; None if it is no worker's."""
-    return _running.get(threading.get_ident() if thread is None else thread)
-
-
-def raise_if_stopped() -> None:
-    """Raise GeneratorExit on a worker that is to stop: once, as `generator.close()` does at a `yield`.
-
-    Only once, so that a clean-up may use other generators.
-    """
-    here = running()
-    if here is not None and not here.told and here.stop.is_set():
-        here.told = True
-        raise GeneratorExit
-
-
-def tell() -> bool:
-    """Have `raise_if_stopped` not raise from now on, on this thread; return True if it has raised before."""
-    here = running() or Running(StopEvent())  # a source that has forked goes on in the child, where it is no worker's
-    told, here.told = here.told, True
-    return told
+def worker_thread(ident: int) -> WorkerThread | None:
+    """Return what is known about the thread with this ident; None if it is no worker's."""
+    return _worker_threads.get(ident)
 
 
 def _after_fork_in_child() -> None:
-    _running.clear()  # that of the thread that has forked as well: its generator is not here
+    _worker_threads.clear()  # that of the thread that has forked as well: its generator is not here
     _renew_exit()
 
 

@@ -1,4 +1,4 @@
-"""Every schedule of the hand-off, not some; and the proof that the search finds bugs.
+"""Every schedule of the channel, not some; and the proof that the search finds bugs.
 
 `primitives` models what the code stands on, `instrument` compiles the real text of `_handoff.py` and of the worker's
 loop with a switch point before every access to shared state, `scheduler` runs it, one thread at a time, in an order

@@ -1,6 +1,7 @@
 """The real code, compiled with a switch point before each access to shared state.
 
-The functions of `_atomic.py` and `_handoff.py`, and the worker's loop in `_worker.py`, become generators: loads and
+The functions of `_atomic.py` and `_channel.py`, the consumer in `_generator.py` and the worker's loop in `_worker.py`
+become generators: loads and
 stores of attributes that are written outside a constructor, item stores, steps of a `map`, and methods of a queue or a
 set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does,
 and it is the same on every Python: a schedule found on one can be replayed on another.
@@ -24,7 +25,13 @@ import prefetch_generator
 from . import primitives
 
 SOURCE = Path(prefetch_generator.__file__).parent
-WORKER = {"_produce", "_as_raised_by_source"}  # its loop; what comes after that, each scenario says for itself
+PARTS = {
+    "_generator.py": {"BackgroundGenerator", "next", "_raise_end"},
+    "_worker.py": {
+        "_produce",
+        "_as_raised_by_source",
+    },  # its loop; what comes after that, each scenario says for itself
+}
 PLAIN = {
     "bool",
     "isinstance",
@@ -58,18 +65,19 @@ class Change(NamedTuple):
 class Code(NamedTuple):
     """What a scenario needs."""
 
-    Handoff: Callable[[int], Any]
-    Receiver: type[Any]
+    Channel: Callable[[int, object], Any]
+    Consumer: type[Any]
     produce: Callable[[Any, Any], primitives.Steps]  # the worker's loop
 
 
 def load_code(*changes: Change) -> Code:
-    """Compile the hand-off and the worker, with these bugs, into fresh modules."""
-    texts = {name: changed(name, changes) for name in ("_atomic.py", "_handoff.py", "_worker.py")}
-    shared = set().union(*map(stored_attributes, texts.values())) | CONTAINERS
-    atomic, handoff, worker = (run_module(name, text, shared) for name, text in texts.items())
-    handoff |= {name: atomic[name] for name in ("Once", "raise_held")}
-    return Code(handoff["Handoff"], handoff["Receiver"], worker["_produce"])
+    """Compile the channel, its consumer and the worker, with these bugs, into fresh modules."""
+    texts = {name: changed(name, changes) for name in ("_atomic.py", "_channel.py", *PARTS)}
+    trees = {name: reduced(name, text) for name, text in texts.items()}
+    shared = set().union(*map(stored_attributes, trees.values())) | CONTAINERS
+    atomic, channel, consumer, worker = (run_module(name, texts[name], trees[name], shared) for name in texts)
+    channel["Once"], consumer["raise_held"] = atomic["Once"], atomic["raise_held"]
+    return Code(channel["Channel"], consumer["BackgroundGenerator"], worker["_produce"])
 
 
 def changed(name: str, changes: tuple[Change, ...]) -> str:
@@ -83,11 +91,29 @@ def changed(name: str, changes: tuple[Change, ...]) -> str:
     return text
 
 
-def stored_attributes(text: str) -> set[str]:
+def reduced(name: str, text: str) -> ast.Module:
+    """Parse a source file, without what is not explored and what would register another hook for exit or fork."""
+    parts = PARTS.get(name)
+    tree = ast.parse(text)
+    blocks: list[ast.Module | ast.ClassDef] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
+    for block in blocks:
+        block.body = [node for node in block.body if belongs(node, parts)]
+        if isinstance(block, ast.ClassDef) and parts:
+            block.bases = []
+    return tree
+
+
+def belongs(node: ast.stmt, parts: set[str] | None) -> bool:
+    if parts is None or isinstance(node, (ast.Import, ast.ImportFrom)):
+        return not isinstance(node, ast.If)
+    return getattr(node, "name", None) in parts
+
+
+def stored_attributes(tree: ast.Module) -> set[str]:
     """Return the attributes that are written outside constructors: what threads can race for."""
     return {
         node.attr
-        for function in functions(ast.parse(text))
+        for function in functions(tree)
         for node in ast.walk(function)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
     } - STATISTICS
@@ -100,10 +126,8 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
             yield node
 
 
-def run_module(name: str, text: str, shared: set[str]) -> dict[str, Any]:
+def run_module(name: str, text: str, tree: ast.Module, shared: set[str]) -> dict[str, Any]:
     """Instrument and run a module; its names for what it stands on are those of `primitives`."""
-    tree = ast.parse(text)
-    tree.body = [node for node in tree.body if belongs(name, node)]
     for function in functions(tree):
         Instrument(shared).generic_visit(function)
     filename = f"<explored {name} {next(_numbers)}>"
@@ -112,13 +136,6 @@ def run_module(name: str, text: str, shared: set[str]) -> dict[str, Any]:
     exec(compile(ast.fix_missing_locations(tree), filename, "exec"), namespace)
     namespace.update(MODELLED)
     return namespace
-
-
-def belongs(name: str, node: ast.stmt) -> bool:
-    """Leave out what would register another hook for exit or fork."""
-    if name == "_worker.py":
-        return isinstance(node, (ast.Import, ast.ImportFrom)) or getattr(node, "name", None) in WORKER
-    return not isinstance(node, ast.If)
 
 
 MODELLED: dict[str, Any] = {
@@ -131,10 +148,9 @@ MODELLED: dict[str, Any] = {
     "next": primitives.next_,
     "threading": SimpleNamespace(get_ident=primitives.Current.get_ident),
     "perf_counter": float,
-    "running": primitives.Current.running,
-    "subscribe": lambda *_: None,
-    "unsubscribe": lambda *_: None,
-    "raise_if_stopped": lambda: None,
+    "weakref": SimpleNamespace(ref=lambda owner, _: lambda: owner),
+    "worker_thread": primitives.Current.worker_thread,
+    "_process": None,
     "_call": primitives.call,
     "_advance": primitives.advance,
     "_DONE": primitives.DONE,

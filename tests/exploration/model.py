@@ -1,4 +1,4 @@
-"""The algorithm of the hand-off once more, by hand, as a transition system that is small enough to be searched whole.
+"""The algorithm of the channel once more, by hand, as a transition system that is small enough to be searched whole.
 
 `instrument` runs the code itself, but only switches between threads. Here the first consumer, on the main thread, and
 the canceller may also be interrupted (Ctrl-C, a signal handler that raises) wherever CPython polls for signals, any

@@ -1,4 +1,4 @@
-"""Bugs of the kind that a hand-off has, and in which scenario each must show."""
+"""Bugs of the kind that a channel has, and in which scenario each must show."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ class Mutant(NamedTuple):
         return self.name
 
 
-def handoff(old: str, new: str) -> Change:
-    return Change("_handoff.py", old, new)
+def channel(old: str, new: str) -> Change:
+    return Change("_channel.py", old, new)
+
+
+def consumer(old: str, new: str) -> Change:
+    return Change("_generator.py", old, new)
 
 
 def atomic(old: str, new: str) -> Change:
@@ -40,15 +44,14 @@ UNHEARD = Scenario(items=2, consumers=0, cancels=1)
 
 PUT = "                put(next(source))"
 ANSWER = """\
-                    for _ in handoff.parked:
+                    for _ in channel.wake_worker:
                         break
 """
 CANCEL_END = """\
-        for _ in self.parked:
-            break
+        next(self.wake_worker, None)
         self.ring()
 """
-LOOKS = "self.items.qsize() or self.over or not self.open"
+LOOKS = "self.items.qsize() or self.over or self.cancelled"
 RING = """\
             bell.ring()
             self.bells.discard(bell)
@@ -58,10 +61,11 @@ MUTANTS = [
     Mutant(
         "the worker announces itself after its look",
         (
-            handoff(
-                "        self.parked = map(self.wake.put, repeat(None, 1))\n        if self.items.qsize() < self.depth",
-                "        full = self.items.qsize() >= self.depth\n"
-                "        self.parked = map(self.wake.put, repeat(None, 1))\n"
+            channel(
+                "        self.wake_worker = map(self.wakeups.put, repeat(None, 1))\n"
+                "        if self.items.qsize() < self.max_prefetch",
+                "        full = self.items.qsize() >= self.max_prefetch\n"
+                "        self.wake_worker = map(self.wakeups.put, repeat(None, 1))\n"
                 "        if not full",
             ),
         ),
@@ -69,23 +73,23 @@ MUTANTS = [
     ),
     Mutant(
         "the worker takes its call back before it sleeps",
-        (handoff("        self.wake.get()", "        self.parked = _NOBODY\n        self.wake.get()"),),
+        (channel("        self.wakeups.get()", "        self.wake_worker = _NOBODY\n        self.wakeups.get()"),),
         PLAIN,
     ),
     Mutant(
         "the worker counts one place too many",
-        (handoff("self.depth - self.items", "self.depth + 1 - self.items"),),
+        (channel("self.max_prefetch - self.items", "self.max_prefetch + 1 - self.items"),),
         PLAIN,
     ),
-    Mutant("the consumer does not answer", (handoff(ANSWER, ""),), PAUSES),
+    Mutant("the consumer does not answer", (consumer(ANSWER, ""),), PAUSES),
     Mutant(
         "the consumer answers before it takes",
         (
-            handoff(
-                f"                for item in handoff.take:\n{ANSWER}",
-                "                for _ in handoff.parked:\n"
+            consumer(
+                f"                for item in channel.take:\n{ANSWER}",
+                "                for _ in channel.wake_worker:\n"
                 "                    break\n"
-                "                for item in handoff.take:\n",
+                "                for item in channel.take:\n",
             ),
         ),
         PAUSES,
@@ -93,54 +97,54 @@ MUTANTS = [
     Mutant(
         "the worker rings before it puts",
         (
-            worker("\n            if handoff.bells:\n                handoff.ring()\n", "\n"),
-            worker(PUT, f"                if handoff.bells:\n                    handoff.ring()\n{PUT}"),
+            worker("\n            if channel.bells:\n                channel.ring()\n", "\n"),
+            worker(PUT, f"                if channel.bells:\n                    channel.ring()\n{PUT}"),
         ),
         PLAIN,
     ),
-    Mutant("the worker does not ring", (worker("                handoff.ring()", "                pass"),), PLAIN),
+    Mutant("the worker does not ring", (worker("                channel.ring()", "                pass"),), PLAIN),
     Mutant(
         "one bell is rung, not all",
-        (handoff(RING, f"{RING}            break\n"),),
+        (channel(RING, f"{RING}            break\n"),),
         TWO,
     ),
     Mutant(
         "the consumer announces its bell after its look",
         (
-            handoff("            self.bells.add(bell)\n", ""),
-            handoff("return bell.sleep(deadline)", "return self.bells.add(bell) or bell.sleep(deadline)"),
+            channel("            self.bells.add(bell)\n", ""),
+            channel("return bell.sleep(deadline)", "return self.bells.add(bell) or bell.sleep(deadline)"),
         ),
         PLAIN,
     ),
     Mutant(
         "the consumer does not look for the end before it sleeps",
-        (handoff(LOOKS, LOOKS.replace("self.over or ", "")),),
+        (channel(LOOKS, LOOKS.replace("self.over or ", "")),),
         PLAIN,
     ),
     Mutant(
         "the consumer does not look for a cancel before it sleeps",
-        (handoff(LOOKS, LOOKS.replace(" or not self.open", "")),),
+        (channel(LOOKS, LOOKS.replace(" or self.cancelled", "")),),
         STUCK,
     ),
     Mutant(
         "the consumer looks for the end after the buffer",
         (
-            handoff("over = handoff.over  #", "pass  #"),
-            handoff("if over or not handoff.open", "if handoff.over or not handoff.open"),
+            consumer("over = channel.over  #", "pass  #"),
+            consumer("if over or channel.cancelled", "if channel.over or channel.cancelled"),
         ),
         Scenario(items=1, depth=2),
     ),
     Mutant(
         "the end is said before the last item",
-        (worker(PUT, f"                handoff.over = True\n{PUT}"),),
+        (worker(PUT, f"                channel.over = True\n{PUT}"),),
         PLAIN,
     ),
     Mutant(
         "the end is said before the outcome",
-        (handoff("        if outcome is not None:\n", "        self.over = True\n        if outcome is not None:\n"),),
+        (channel("        if outcome is not None:\n", "        self.over = True\n        if outcome is not None:\n"),),
         Scenario(items=1, fails=True, unsettled=True),
     ),
-    Mutant("the end is not rung", (handoff("the outcome: who sees it finds both\n        self.ring()", ""),), PLAIN),
+    Mutant("the end is not rung", (channel("the outcome: who sees it finds both\n        self.ring()", ""),), PLAIN),
     Mutant(
         "the failure is looked at, not taken",
         (atomic("map(self._held.pop, ", "map(self._held.get, "),),
@@ -148,71 +152,73 @@ MUTANTS = [
     ),
     Mutant(
         "a cancelled item is delivered",
-        (handoff("                    if handoff.open:", "                    if True:"),),
+        (consumer("                    if not channel.cancelled:", "                    if True:"),),
         CANCEL,
     ),
-    Mutant("cancel does not answer the worker", (handoff(CANCEL_END, "        self.ring()\n"),), UNHEARD),
-    Mutant("cancel does not ring", (handoff(CANCEL_END, CANCEL_END.replace("        self.ring()\n", "")),), STUCK),
+    Mutant("cancel does not answer the worker", (channel(CANCEL_END, "        self.ring()\n"),), UNHEARD),
+    Mutant("cancel does not ring", (channel(CANCEL_END, CANCEL_END.replace("        self.ring()\n", "")),), STUCK),
     Mutant(
         "cancel says so last",
         (
-            handoff("        self.open = False  # first", "        # first"),
-            handoff(CANCEL_END, f"{CANCEL_END}        self.open = False\n"),
+            channel("        self.cancelled = True  # first", "        # first"),
+            channel(CANCEL_END, f"{CANCEL_END}        self.cancelled = True\n"),
         ),
         STUCK,
     ),
     Mutant(
         "the end does not drop what came after a cancel",
-        (handoff("            self.drop()  # what", "            pass  # what"),),
+        (channel("            self.drop()  # what", "            pass  # what"),),
         UNHEARD,
     ),
     Mutant(
         "a full buffer hides a cancel from the worker",
         (
-            handoff("        while self.open:", "        while True:"),
-            handoff("self.items.qsize() < self.depth or not self.open:", "self.items.qsize() < self.depth:"),
+            channel("        while not self.cancelled:", "        while True:"),
+            channel(
+                "self.items.qsize() < self.max_prefetch or self.cancelled:", "self.items.qsize() < self.max_prefetch:"
+            ),
         ),
         UNHEARD,
     ),
     Mutant(
         "the worker goes on for nobody",
-        (handoff("            if self.owner() is None:", "            if False:"),),
+        (channel("            if self.owner() is None:", "            if False:"),),
         Scenario(items=3, consumers=0, dropped=True),
     ),
     Mutant(
         "a worker says what it waits for after it has looked for a circle",
         (
-            handoff("                    here.waits_for = self, news\n", "                    pass\n"),
-            handoff("_circle(news)\n", "_circle(news)\n                here.waits_for = self, news\n"),
+            channel("                    here.waits_for = self, news\n", "                    pass\n"),
+            channel("_circle(me, news)\n", "_circle(me, news)\n                here.waits_for = self, news\n"),
         ),
         CIRCLES[0],
     ),
     Mutant(
         "a worker that has something to do is taken to wait",
-        (handoff(" or is_there():\n                return", ":\n                return"),),
+        (channel(" or is_there():\n                return", ":\n                return"),),
         CIRCLES[3],
     ),
     Mutant(
         "a circle is not looked at again",
-        (handoff("for wait in reversed(circle)", "for wait in circle[len(circle) :]"),),
+        (channel("for wait in reversed(circle)", "for wait in circle[len(circle) :]"),),
         CIRCLES[3],
     ),
     Mutant(
         "a circle is looked at again from the beginning",
         (
-            handoff("for wait in reversed(circle)", "for wait in circle"),
-            handoff(
-                "after is not None and _awaited_by(handoff.producer)",
-                "after is not None and _awaited_by(after[0].producer)",
+            channel("for wait in reversed(circle)", "for wait in circle"),
+            channel(
+                "after is not None and _awaited_by(channel.worker_ident)",
+                "after is not None and _awaited_by(after[0].worker_ident)",
             ),
-            handoff("is not after)", "is not wait)"),
+            channel("is not after)", "is not wait)"),
         ),
         CIRCLES[3],
     ),
     Mutant(
         "a worker that was woken is taken to wait",
-        (handoff("                here.waits_for = None\n", ""),),
+        (channel("                here.waits_for = None\n", "                pass\n"),),
         CIRCLES[2],
     ),
-    Mutant("the worker does not look for a cancel", (worker("if not handoff.open:\n", "if False:\n"),), UNHEARD),
+    Mutant("the worker does not look for a cancel", (worker("if channel.cancelled:\n", "if False:\n"),), UNHEARD),
 ]

@@ -36,7 +36,7 @@ class Current:
     values: dict[str, Callable[[], object]]  # what there is to know of an object; of others, only who wrote to them
 
     local: object  # all that the thread knows, if it has just said so
-    workers: dict[int, Any]  # what `running` knows of each
+    workers: dict[int, Any]  # what `worker_thread` knows of each
 
     @classmethod
     def restart(cls) -> None:
@@ -53,8 +53,8 @@ class Current:
         return cls.thread + 1
 
     @classmethod
-    def running(cls, thread: int | None = None) -> Any:
-        return cls.workers.get(cls.get_ident() if thread is None else thread)
+    def worker_thread(cls, ident: int) -> Any:
+        return cls.workers.get(ident)
 
     @classmethod
     def add(cls, kind: str, value: Callable[[], object]) -> str:
@@ -180,14 +180,19 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Steps:
     return result
 
 
-def next_(iterator: Any) -> Steps:
+def next_(iterator: Any, *default: Any) -> Steps:
     """`next` itself."""
-    if isinstance(iterator, Stepping):
-        return (yield from iterator.step())
     try:
-        return next(iterator)
-    except StopIteration as stop:
-        raise End(stop.value) from None
+        if isinstance(iterator, Stepping):
+            return (yield from iterator.step())
+        try:
+            return next(iterator)
+        except StopIteration as stop:
+            raise End(stop.value) from None
+    except End:
+        if not default:
+            raise
+        return default[0]
 
 
 def advance(iterator: Any) -> Steps:

@@ -1,4 +1,4 @@
-"""A worker, consumers and cancellers around one hand-off, and what must hold whatever their order is."""
+"""A worker, consumers and cancellers around one channel, and what must hold whatever their order is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain, count
 from types import SimpleNamespace
 from typing import Any
 
-from prefetch_generator import StopEvent
+from prefetch_generator._stop import StopEvent, WorkerThread
 
 from .instrument import Code
 from .primitives import Current, End, Stepping, Steps, Until
@@ -55,29 +55,29 @@ class Run:
 
     def __init__(self, scenario: Scenario, code: Code) -> None:
         self.scenario = scenario
-        self.handoff = code.Handoff(scenario.depth)
-        self.handoff.settle = self.settle
+        self.channel = code.Channel(scenario.depth, self)
         self.source = Source(self)
         self.produce = code.produce
-        self.receiver = code.Receiver()
-        self.receiver._handoff = self.handoff
+        self.consumer = code.Consumer()
+        self.consumer._channel, self.consumer._process = self.channel, None
+        self.consumer._worker = SimpleNamespace(join=self.join)
         self.delivered: list[list[int]] = [[] for _ in range(scenario.consumers)]
         self.failures: list[BaseException] = []
         self.wrong: list[str] = []  # what the source has seen: an exception that it raises goes its own way
         self.ended = 0  # consumers
-        self.cancelled = False  # a cancel() has returned
+        self.stopped = False  # a cancel() has returned
         self.finished = False  # the worker has
         self.alive = True  # the generator is
         if scenario.dropped:
-            self.handoff.owner = self.owner
+            self.channel.owner = self.owner
         Current.values |= {
-            "bells": lambda: frozenset(bell.name for bell in self.handoff.bells),
-            "parked": lambda: getattr(self.handoff.parked, "name", "nobody"),
-            "cancelled": lambda: self.cancelled,
+            "bells": lambda: frozenset(bell.name for bell in self.channel.bells),
+            "wake_worker": lambda: getattr(self.channel.wake_worker, "name", "nobody"),
+            "stopped": lambda: self.stopped,
             "owner": lambda: self.alive,
         }
-        for flag in ("open", "over", "producer", "failed"):
-            Current.values[flag] = partial(getattr, self.handoff, flag)
+        for flag in ("cancelled", "over", "worker_ident", "failed"):
+            Current.values[flag] = partial(getattr, self.channel, flag)
         self.threads: dict[str, Steps] = {"worker": self.work()}
         self.threads |= {f"consumer {n}": self.consume(self.delivered[n]) for n in range(scenario.consumers)}
         self.threads |= {f"cancel {n}": self.cancel() for n in range(scenario.cancels)}
@@ -85,11 +85,11 @@ class Run:
             self.threads["drop"] = self.drop()
 
     def work(self) -> Steps:
-        """Do what `_worker._run` does, as far as the hand-off is concerned."""
-        outcome = yield from self.produce(self.handoff, self.source)
+        """Do what `_worker._run` does, as far as the channel is concerned."""
+        outcome = yield from self.produce(self.channel, self.source)
         if outcome is None:
             self.source.closed = True
-        yield from self.handoff.end(outcome)
+        yield from self.channel.finish(outcome)
         self.finished = True
 
     def owner(self) -> Steps:
@@ -99,9 +99,9 @@ class Run:
     def drop(self) -> Steps:
         yield "owner", "write", "the last reference goes", None
         self.alive = False
-        yield from self.handoff.wake.put("the weak reference")
+        yield from self.channel.wakeups.put("the weak reference")
 
-    def settle(self) -> Steps:
+    def join(self) -> Steps:
         if self.scenario.unsettled:
             return
         yield "worker", "read", "join the worker", Until(lambda: self.finished)
@@ -111,10 +111,10 @@ class Run:
         failed = False
         for turn in count():
             Current.knows_only(turn, timeout, failed, tuple(delivered))
-            yield "cancelled", "read", "call next()", None
-            cancelled = self.cancelled
+            yield "stopped", "read", "call next()", None
+            stopped = self.stopped
             try:
-                item = yield from self.receiver.next(timeout)
+                item = yield from self.consumer.next(timeout)
             except TimeoutError:
                 timeout = None
             except Failed as failure:
@@ -123,17 +123,17 @@ class Run:
             except End:
                 break
             else:
-                assert not cancelled, f"{item!r} was delivered by a next() that was called after cancel() had returned"
+                assert not stopped, f"{item!r} was delivered by a next() that was called after cancel() had returned"
                 delivered.append(item)
                 if self.scenario.pauses:
                     yield "source", "read", "pause", Until(self.source.is_ahead)
         self.ended += 1
 
     def cancel(self) -> Steps:
-        yield from self.handoff.cancel()
-        yield from self.handoff.drop()
-        yield "cancelled", "write", "return from cancel()", None
-        self.cancelled = True
+        yield from self.channel.cancel()
+        yield from self.channel.drop()
+        yield "stopped", "write", "return from cancel()", None
+        self.stopped = True
 
     def check(self) -> None:
         """Check, when everybody has ended, what each has seen."""
@@ -162,12 +162,12 @@ class Run:
 
     def check_rest(self) -> None:
         """C1, C3, B3: nothing is kept, nobody would be woken for nothing, the source is closed if it has not ended."""
-        assert not self.handoff.bells, "a bell was left behind"
+        assert not self.channel.bells, "a bell was left behind"
         if not self.scenario.dropped:
-            assert not self.handoff.wake.content, "a wake-up was left behind"
-        assert not self.handoff.items.content, "items were left behind"
+            assert not self.channel.wakeups.content, "a wake-up was left behind"
+        assert not self.channel.items.content, "items were left behind"
         if self.scenario.is_stopped:
-            assert not self.handoff.outcome._held, "an outcome was left behind"
+            assert not self.channel.outcome._held, "an outcome was left behind"
         assert self.source.over != self.source.closed, "closed though it had ended, or left open"
 
 
@@ -182,11 +182,11 @@ class Source(Stepping):
         self.pulled_after_cancel = 0
 
     def step(self) -> Steps:
-        scenario, items = self.run.scenario, self.run.handoff.items
+        scenario, items = self.run.scenario, self.run.channel.items
         self.pulled += 1
         if self.pulled - items.taken > scenario.depth:
             self.run.wrong.append(f"pulled {self.pulled} when {items.taken} were taken")
-        self.pulled_after_cancel += self.run.cancelled
+        self.pulled_after_cancel += self.run.stopped
         if self.pulled_after_cancel > 1:
             self.run.wrong.append("pulled twice after cancel() had returned")
         Current.knows_only(self.pulled, items.looks[Current.thread])  # from which follows how much room it knows of
@@ -223,31 +223,31 @@ class CircleRun:
 
     def __init__(self, circle: Circle, code: Code) -> None:
         self.circle = circle
-        self.receivers = [code.Receiver(), code.Receiver()]
+        self.ends = [code.Consumer(), code.Consumer()]
         self.failures: list[str] = []
-        for number, receiver in enumerate(self.receivers, start=1):
-            receiver._handoff = code.Handoff(circle.depth)
-            receiver._handoff.settle = receiver._handoff.has_ended
-            receiver._handoff.producer = number
-            Current.workers[number] = SimpleNamespace(stop=StopEvent(), told=False, waits_for=None)
-        for flag in ("open", "over", "failed"):
+        for number, consumer in enumerate(self.ends, start=1):
+            consumer._channel = code.Channel(circle.depth, self)
+            consumer._process, consumer._worker = None, SimpleNamespace(join=consumer._channel.is_over)
+            consumer._channel.worker_ident = number
+            Current.workers[number] = WorkerThread(StopEvent())
+        for flag in ("cancelled", "over", "failed"):
             Current.values[flag] = partial(self.look, flag)
         Current.values |= {
-            "bells": lambda: tuple(frozenset(b.name for b in each._handoff.bells) for each in self.receivers),
-            "parked": lambda: tuple(getattr(each._handoff.parked, "name", "nobody") for each in self.receivers),
+            "bells": lambda: tuple(frozenset(b.name for b in each._channel.bells) for each in self.ends),
+            "wake_worker": lambda: tuple(getattr(each._channel.wake_worker, "name", "nobody") for each in self.ends),
             "waits_for": lambda: tuple(each.waits_for is None for each in Current.workers.values()),
         }
         self.threads: dict[str, Steps] = {
-            "first": self.work(code, circle.first, *self.receivers),
-            "second": self.work(code, circle.second, *reversed(self.receivers)),
+            "first": self.work(code, circle.first, *self.ends),
+            "second": self.work(code, circle.second, *reversed(self.ends)),
         }
 
     def look(self, flag: str) -> object:
-        return [getattr(receiver._handoff, flag) for receiver in self.receivers] == [True, True]
+        return [getattr(consumer._channel, flag) for consumer in self.ends] == [True, True]
 
     def work(self, code: Code, script: str, own: Any, other: Any) -> Steps:
-        outcome = yield from code.produce(own._handoff, Scripted(self, script, other))
-        yield from own._handoff.end(outcome)
+        outcome = yield from code.produce(own._channel, Scripted(self, script, other))
+        yield from own._channel.finish(outcome)
 
     def check(self) -> None:
         """A10: an error and no deadlock where they wait for each other, and no error where they do not."""

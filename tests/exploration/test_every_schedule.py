@@ -1,4 +1,4 @@
-"""The hand-off in every order of its steps (contract A1, A2, A8, B1, B2, C1, C3)."""
+"""The channel in every order of its steps (contract A1, A2, A8, B1, B2, C1, C3)."""
 
 from __future__ import annotations
 

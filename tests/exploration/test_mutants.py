@@ -11,7 +11,7 @@ from .scheduler import explore, replay
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_every_mutant_is_killed(mutant: Mutant) -> None:
-    """A bug put into the hand-off shows in a schedule with at most two preemptions, and again when it is replayed."""
+    """A bug put into the channel shows in a schedule with at most two preemptions, and again when it is replayed."""
     tell = mutant.scenario(load_code(*mutant.changes))
     for preemptions in range(3):
         search = explore(tell, preemptions)
@@ -36,11 +36,11 @@ def test_a_failing_schedule_is_printed_as_numbered_steps() -> None:
     lines = str(replay(tell, failure.schedule)).splitlines()
     numbers = [int(line.split()[0]) for line in lines if line.split()[0].isdigit()]
     assert numbers == list(range(len(numbers)))
-    assert any("worker: load handoff.bells" in line and "_produce, line" in line for line in lines)
+    assert any("worker: load channel.bells" in line and "_produce, line" in line for line in lines)
 
 
 def test_a_change_that_does_not_fit_is_an_error() -> None:
     """A mutant whose text is gone from the source, or is there twice, is not tested in silence."""
     for old in ("no such line", "self.open"):
         with pytest.raises(ValueError, match="must have this once"):
-            load_code(Change("_handoff.py", old, ""))
+            load_code(Change("_channel.py", old, ""))

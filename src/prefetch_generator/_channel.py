@@ -1,0 +1,276 @@
+"""The channel: items go down, room goes up. Here a worker and its consumers meet.
+
+Guarantees
+    1. Every item put in is taken out once, in order, whatever interrupts the consumer, wherever.
+    2. At most `max_prefetch` items are in the buffer or being made.
+    3. Nobody sleeps while there is something to do, nobody polls, and nobody is woken while nothing happens.
+    4. No Python lock is held, ever: each method may be re-entered by a signal handler or a finalizer at any bytecode.
+
+What they rest on
+    a. `SimpleQueue.put`, `get` and `qsize` are atomic, re-entrant and written in C (bpo-32576). They go through the
+       queue's own lock, which orders memory on free-threaded builds, where a plain store and a later load are not.
+    b. `for x in it:` over an iterator written in C cannot be split by a signal handler: see `_atomic`.
+    c. Signal handlers run on the main thread only, and the worker never is that thread.
+
+No lost wake-up, on either side: announce yourself, then look through the queue's lock, then sleep.
+
+    worker                                     consumer
+    W1  store a call in `wake_worker`          C1  take an item           (the queue's lock)
+    W2  still full? then                       C2  answer `wake_worker`
+    W3  sleep on `wakeups`                         (W2 goes through the queue's lock too)
+
+Either W2 or C1 takes the lock first. If it is W2, then W1 came before C1, so C2 finds the call and answers it: W3 gets
+its token, before or after it falls asleep. If it is C1, then W2 sees the room and the worker does not sleep. A call is
+a `map` object that puts one token and is then exhausted, so it is answered once and there is no flag to clear. A token
+too many (of an owner that vanishes, say) makes the worker look once more.
+
+A consumer that finds no item does the same with a lock of its own, its *bell*: it announces the bell in `bells`, looks
+for news, and sleeps on the bell; the worker puts the item, and then rings all bells. No interrupt comes between C1 and
+C2 (b), and none ever comes to the worker (c).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import weakref
+from _queue import SimpleQueue  # the real one: gevent replaces `queue.SimpleQueue`
+from collections.abc import Callable, Iterator
+from itertools import count, repeat
+from queue import Empty
+from time import perf_counter
+from typing import Any, Generic, Literal, TypeVar
+
+from prefetch_generator._atomic import Once
+from prefetch_generator._bell import Bell, make_bell, make_queue
+from prefetch_generator._errors import NotReadyError
+from prefetch_generator._stop import worker_thread
+
+T = TypeVar("T")
+OWN_SOURCE = "a source cannot iterate its own BackgroundGenerator: it would wait for itself"
+_CIRCLE = "a source cannot iterate a BackgroundGenerator that waits, through others, for its own: none would ever go on"
+_BATCH = 100  # items after which even an unbounded worker looks whether there still is a generator
+_NOBODY: Iterator[None] = repeat(None, 0)  # an answered call; it stays exhausted, so everybody can share it
+
+State = Literal["running", "finished", "failed", "closed"]
+
+
+class Channel(Generic[T]):
+    """What a worker and its consumers share: the buffer, who sleeps, and where in its life the generator is.
+
+    Anything with `ring()` may sleep on it, in `bells`. What a consumer's take needs is used from outside: `take`,
+    `wake_worker`, `cancelled`, `deliveries` and `over`. Whatever else changes, changes here.
+    """
+
+    __slots__ = (
+        "bells",
+        "busy_ident",
+        "cancelled",
+        "consumer_wait",
+        "deliveries",
+        "failed",
+        "items",
+        "maker",
+        "max_prefetch",
+        "outcome",
+        "over",
+        "owner",
+        "producer_wait",
+        "put",
+        "take",
+        "wake_worker",
+        "wakeups",
+        "worker_ident",
+    )
+
+    def __init__(self, max_prefetch: int, owner: object) -> None:
+        self.max_prefetch = min(max_prefetch, sys.maxsize) if max_prefetch > 0 else sys.maxsize
+        self.items: SimpleQueue[T] = SimpleQueue()
+        self.put = self.items.put
+        self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
+        self.deliveries = count()  # counts in C: `+= 1` by several consumers would lose some without the GIL
+        self.wakeups: SimpleQueue[object] = make_queue()  # the worker sleeps on it
+        self.wake_worker = _NOBODY  # iterated, it wakes the worker, once; written by the worker alone
+        self.bells: set[Bell] = set()  # of the consumers that sleep
+        # The generator. When there is none any more, this puts itself into `wakeups`: it stops the worker even if the
+        # generator's finalizer, which is Python code, was interrupted before its first line.
+        self.owner = weakref.ref(owner, self.wakeups.put)
+        self.maker = worker_thread(threading.get_ident())  # if a worker made it: what its source holds is left with it
+        self.cancelled = False  # from cancel() on nothing more is delivered
+        self.over = False  # from finish() on no item follows
+        # How the source ended: StopIteration, or what it raised. Until that is known, it is an error, so that a worker
+        # that breaks down, wherever in our own code, cannot make the data look complete.
+        self.outcome: Once[BaseException] = Once()
+        self.outcome.hold(RuntimeError("the worker broke down outside of the source: see the output of its thread"))
+        self.failed = True
+        self.worker_ident = 0  # the worker's thread, as long as it runs
+        self.busy_ident = 0  # the same, but not while it sleeps: it spares the consumers a call, a tenth of their time
+        # A wait counts when it is over; without the GIL consumers that share one object can lose some of these.
+        self.producer_wait = 0.0
+        self.consumer_wait = 0.0
+
+    @property
+    def state(self) -> State:
+        """Where in its life the generator is. From "running" it goes to any other; a "finished" one can be closed."""
+        if self.cancelled:
+            return "closed"
+        if not self.over:
+            return "running"
+        return "failed" if self.failed else "finished"
+
+    @property
+    def delivered(self) -> int:
+        """How many items have been delivered."""
+        return int(repr(self.deliveries)[len("count(") : -1])  # the one way to look at a count and not advance it
+
+    # The worker's side. One thread, which no signal handler ever interrupts.
+
+    def room(self) -> Iterator[None]:
+        """Wait until there is room; return an iterator with one None for each item that may be pulled.
+
+        Does not wait once the channel is cancelled: whoever pulls looks at `cancelled` before each item.
+        """
+        # Only the worker adds, so the room it has seen cannot shrink: no need to look again for each item.
+        while not self.cancelled:
+            free = self.max_prefetch - self.items.qsize()
+            if self.owner() is None:
+                self.cancel()
+            elif free > 0:
+                return repeat(None, min(free, _BATCH))
+            else:
+                self._park()
+        return repeat(None, 1)
+
+    def _park(self) -> None:
+        started = perf_counter()
+        self.wake_worker = map(self.wakeups.put, repeat(None, 1))
+        if self.items.qsize() < self.max_prefetch or self.cancelled:
+            next(self.wake_worker, None)  # answer myself, unless a consumer was faster; either way one token comes
+        self.busy_ident = 0
+        self.wakeups.get()
+        self.busy_ident = self.worker_ident
+        self.wake_worker = _NOBODY
+        self.producer_wait += perf_counter() - started
+
+    def finish(self, outcome: BaseException | None) -> None:
+        """Say that no further item comes, and why (None: it was stopped); the worker's last word here."""
+        if outcome is not None:
+            self.failed = not issubclass(type(outcome), StopIteration)  # `isinstance` would ask the outcome itself
+            self.outcome.hold(outcome)
+        self.over = True  # after the last item and the outcome: who sees it finds both
+        self.ring()
+        if self.cancelled:
+            self.drop()  # what the unfinished step still gave, be it an item or a failure
+
+    # Anybody's side.
+
+    def cancel(self) -> None:
+        """Release everybody who waits, deliver nothing more. Never waits; runs no code but ours. `drop` has to follow.
+
+        First to wake and then to drop: a finalizer of an item may take its time.
+        """
+        self.cancelled = True  # first: an item put after this is dropped by the consumer that takes it, or by finish()
+        next(self.wake_worker, None)
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake every consumer that waits, after an item was put or the end was told."""
+        # All, not one: a consumer that is woken and then interrupted would have to pass the wake-up on, and could
+        # not do so for certain. (Of several that wait, all but one thus wake in vain.) Ring first and forget after:
+        # interrupted in between, the call is only repeated.
+        for bell in self.bells.copy():
+            bell.ring()
+            self.bells.discard(bell)
+
+    def drop(self) -> None:
+        """Drop what is buffered and will not be delivered."""
+        next(self.outcome.take)
+        try:
+            for _ in self.take:
+                pass
+        except Empty:
+            pass
+
+    # A consumer's side.
+
+    def await_item(self, timeout: float | None, deadline: float) -> None:
+        """Sleep until there is an item or an end to take; raise NotReadyError if there is none by the `deadline`."""
+        if not self.wait(self.has_news, deadline):
+            raise NotReadyError(f"no item came within {timeout} seconds")
+
+    def has_news(self) -> object:
+        """Return whether a consumer has something to do: an item, or an end."""
+        return self.items.qsize() or self.over or self.cancelled
+
+    def is_over(self) -> bool:
+        """Return whether the worker is through with the source."""
+        return self.over
+
+    @property
+    def is_left(self) -> bool:
+        """True once it was closed or dropped, or is held only by another source that has been told to stop."""
+        maker = self.maker
+        if maker is not None and maker is not worker_thread(threading.get_ident()) and maker.stop.is_set():
+            return True
+        return self.cancelled or self.owner() is None
+
+    def wait(self, news: Callable[[], object], deadline: float) -> bool:
+        """Sleep until there is `news`, or may be; return False if there is none by the `deadline`.
+
+        A worker that is told to stop while it waits here, for another generator, gets GeneratorExit.
+        """
+        # Here and not in `next`, for whoever keeps the traceback of what strikes a sleeper keeps this frame.
+        me = threading.get_ident()
+        if me == self.worker_ident:  # a finalizer, on the worker that was about to sleep or just woke
+            raise RuntimeError(OWN_SOURCE)
+        here = worker_thread(me)
+        started = perf_counter()
+        bell = make_bell()
+        try:
+            self.bells.add(bell)
+            if here is not None:
+                _ = here.stop.listen(bell)
+                here.raise_if_stopped()
+                if deadline == math.inf and bell.alone:
+                    here.waits_for = self, news
+            # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
+            # which costs the item; without this line it would cost a deadlock.
+            next(self.wake_worker, None)
+            if news():
+                return True
+            if here is not None and here.waits_for is not None:
+                self._refuse_circle(me, news)
+            return bell.sleep(deadline)
+        finally:
+            self.bells.discard(bell)
+            if here is not None:
+                here.waits_for = None
+            self.consumer_wait += perf_counter() - started
+
+    def _refuse_circle(self, me: int, news: Callable[[], object]) -> None:
+        """Raise RuntimeError if what this worker is about to wait for waits, through others, for this worker."""
+        # Each says what it waits for before it looks here, so whoever closes a circle sees it.
+        circle: list[tuple[Channel[Any], Callable[[], object]]] = [(self, news)]
+        while circle[-1][0].worker_ident != me:
+            awaited = _awaited_by(circle[-1][0].worker_ident)
+            if awaited is None or awaited in circle:
+                return
+            circle.append(awaited)
+        # All of that was not seen at one moment. So look again, from the end: there is no news of the last, and only
+        # this thread could make some; so whoever still waits for that is stuck from now on, and can make none either;
+        # and so on, back to what this thread wants.
+        after = None
+        for wait in reversed(circle):
+            channel, is_there = wait
+            if (after is not None and _awaited_by(channel.worker_ident) is not after) or is_there():
+                return
+            after = wait
+        if _awaited_by(me) is not None:
+            raise RuntimeError(_CIRCLE)
+
+
+def _awaited_by(ident: int) -> tuple[Channel[Any], Callable[[], object]] | None:
+    """Return what a worker sleeps for; None also if it has been told to stop, and so will soon see GeneratorExit."""
+    worker = worker_thread(ident)
+    return None if worker is None or (worker.stop.is_set() and not worker.told) else worker.waits_for
