@@ -194,9 +194,9 @@ class Channel(Generic[T]):
 
     # A consumer's side.
 
-    def await_item(self, timeout: float | None, deadline: float) -> None:
+    def await_item(self, timeout: float | None, deadline: float | None) -> None:
         """Sleep until there is an item or an end to take; raise NotReadyError if there is none by the `deadline`."""
-        if not self.wait(self.has_news, deadline):
+        if not self.wait(self.has_news, math.inf if deadline is None else deadline):
             raise NotReadyError(f"no item came within {timeout} seconds")
 
     def has_news(self) -> object:

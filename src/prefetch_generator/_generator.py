@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import sys
@@ -123,7 +122,7 @@ class BackgroundGenerator(Iterator[T_co]):
         'a'
         """
         channel = self._channel
-        deadline = math.inf if timeout is None else deadline_after(timeout)
+        deadline = None if timeout is None else deadline_after(timeout)
         if self._process is not _process or (channel.busy_ident and threading.get_ident() == channel.busy_ident):
             self._refuse()
         while True:
