@@ -181,7 +181,7 @@ def test_a_wrong_source_is_one_clear_line_and_status_2(
 
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     assert command_line.main([str(tmp_path)]) == 2
-    *_, step, wiped, message = terminal.getvalue().split("\r")
+    *_, step, _, wiped, message = terminal.getvalue().split("\r")
     assert step == "first pass".ljust(len(wiped))
     assert wiped.strip() == ""
     assert message == output.err
