@@ -36,10 +36,10 @@ def measure(
 
     def run(step: str, loop: Loop, consumer: Consumer, depth: int = max_prefetch) -> Run:
         announce(step)
-        run = loop(source, len(first.made), consumer, depth)
-        if not run.made:
+        done = loop(source, len(first.made), consumer, depth)
+        if not done.made:
             raise SourceError(f"SOURCE must give its items at every call, got none at a later call from {source.title}")
-        return run
+        return done
 
     def compare(name: str, consumer: Consumer) -> Comparison:
         plain = run(f"consumer {name}, plain", plain_loop, consumer)
