@@ -82,7 +82,7 @@ def wheel(session: nox.Session) -> None:
         shipped = set(archive.namelist())
     package = {
         path.relative_to("src").as_posix()
-        for path in Path("src/prefetch_generator").iterdir()
+        for path in Path("src/prefetch_generator").rglob("*")
         if path.suffix in {".py", ".typed"}
     }
     if package != {name for name in shipped if ".dist-info/" not in name}:

@@ -1,0 +1,15 @@
+"""What would prefetching gain, on the machine this runs on? The command `python -m prefetch_generator`.
+
+Each module imports only from those below it:
+
+    command_line  options, errors, exit status, printing
+    report        the measurement as text
+    measure       run a source in every variant, with every consumer
+    find          from SOURCE to an iterator that can be had again and again
+    consumers     the loop bodies that stand in for the user's
+    machine       what this interpreter and these processors can do
+    times         when each item was made and used, and what follows from that
+
+A further way to run the source is one more entry in `measure.VARIANTS`; a further output is one more function of a
+`times.Measurement`, beside `report.lines`.
+"""

@@ -1,0 +1,98 @@
+"""The report as text: a table, a picture of who worked when, and one sentence of advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prefetch_generator._command.machine import SWITCH_INTERVAL
+from prefetch_generator._command.times import ENOUGH, WORTH_IT, Comparison, Measurement, Span, mean
+
+PICTURED = 6  # items in the picture
+WIDTH = 64  # columns of the picture
+
+
+def lines(measured: Measurement) -> Iterator[str]:
+    """Give the lines of the report."""
+    alone = measured.alone
+    yield f"source: {measured.title}, {len(alone.made)} items, max_prefetch={measured.max_prefetch}"
+    yield f"first pass, not counted (files may not be in memory yet): {measured.first.seconds:.3f} s"
+    yield f"source alone: {alone.seconds:.3f} s, {mean(alone.made) * 1000:.3f} ms per item"
+    yield ""
+    comparisons = [measured.waits, measured.computes]
+    yield from table([*comparisons, measured.tuned] if measured.tuned else comparisons)
+    if measured.tuned:
+        yield f"tuned: with max_prefetch={measured.depth} and sys.setswitchinterval({SWITCH_INTERVAL})"
+    yield ""
+    for comparison in comparisons:
+        yield from picture(comparison)
+        yield ""
+    yield f"advice: {advice(measured)}"
+
+
+def table(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Give one line for each kind of consumer and variant, under a head."""
+    line = "{:<10}{:>12}{:>12}{:>12}{:>10}{:>7}{:>15}{:>15}"
+    yield line.format(
+        "consumer", "ms per item", "plain/s", "backgr./s", "speed-up", "best", "producer_wait", "consumer_wait"
+    )
+    for comparison in comparisons:
+        for variant, run in comparison.others.items():
+            yield line.format(
+                _label(comparison.consumer, variant),
+                f"{mean(comparison.plain.used) * 1000:.3f}",
+                f"{comparison.plain.rate:.1f}",
+                f"{run.rate:.1f}",
+                f"{comparison.speed_up(variant):.2f}x",
+                f"{comparison.best:.2f}x",
+                f"{run.producer_wait:.3f} s",
+                f"{run.consumer_wait:.3f} s",
+            )
+
+
+def _label(consumer: str, variant: str) -> str:
+    if variant != "background":
+        return f"  {variant}"
+    return "  tuned" if consumer == "tuned" else consumer
+
+
+def picture(comparison: Comparison) -> Iterator[str]:
+    """Draw who worked when, over the first items: a digit is the item, a dot is waiting."""
+    runs = {"plain": comparison.plain, **comparison.others}
+    column = max(run.used[:PICTURED][-1].end - run.start for run in runs.values()) / WIDTH
+    yield f"consumer {comparison.consumer} (digit: at work on that item; dot: idle; one column: {column * 1000:.3f} ms)"
+    for name, run in runs.items():
+        yield f"  {name:<11}source    {draw(run.made, run.start, column)}"
+        yield f"  {'':<11}consumer  {draw(run.used, run.start, column)}"
+
+
+def draw(spans: Sequence[Span], start: float, column: float) -> str:
+    """Draw the first *spans*, each at least one column wide."""
+    cells = ["."] * WIDTH
+    for number, span in enumerate(spans[:PICTURED], start=1):
+        left = min(int((span.start - start) / column), WIDTH - 1)
+        right = max(left + 1, min(round((span.end - start) / column), WIDTH))
+        cells[left:right] = str(number) * (right - left)
+    return "".join(cells)
+
+
+def advice(measured: Measurement) -> str:
+    """Return in one sentence what to do about these times."""
+    if measured.waits.best < WORTH_IT:
+        return "there is little to gain, because one side takes nearly all of the time"
+    if measured.depth != measured.max_prefetch:
+        head = f"raise max_prefetch to {measured.depth}, because the times per item are uneven"
+    elif measured.waits.gained() < ENOUGH:
+        return "there is little gain, because each item is made too quickly: let the source yield more at a time"
+    else:
+        head = f"max_prefetch={measured.max_prefetch} is enough"
+    if measured.computes.gained() >= ENOUGH:
+        return head
+    return f"{head}; but if the consumer computes in Python, {_advice_for_computing(measured)}"
+
+
+def _advice_for_computing(measured: Measurement) -> str:
+    if measured.tuned and measured.tuned.gained() >= ENOUGH / 2:
+        return f"call sys.setswitchinterval({SWITCH_INTERVAL}), so that neither side waits long for the GIL"
+    if measured.spare and measured.gil:
+        return "both sides hold the GIL: a thread cannot help here"
+    return "both sides need the same processor: a thread cannot help here"

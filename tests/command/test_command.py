@@ -1,0 +1,274 @@
+"""The command `python -m prefetch_generator`: its arguments, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from prefetch_generator._command import command_line
+from tests.helpers import posix, python
+
+from .invented import WriteModule
+
+MODULE = ("-m", "prefetch_generator")
+COMMAND = [sys.executable, "-X", "dev", "-W", "error", *MODULE, "--items", "1"]
+
+
+class Terminal(io.StringIO):
+    """A terminal, which shows a line that has not ended only when it is told to."""
+
+    shown = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        self.shown = self.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--items", "0", "argument --items: must be an integer of at least 1, got '0'"),
+        ("--items", "x", "argument --items: must be an integer of at least 1, got 'x'"),
+        ("--max-prefetch", "1.5", "argument --max-prefetch: invalid int value: '1.5'"),
+        ("--consumer", "3601", "argument --consumer: must be seconds from 0 to 3600, got '3601'"),
+        ("--consumer", "-1", "argument --consumer: must be seconds from 0 to 3600, got '-1'"),
+        ("--consumer", "nan", "argument --consumer: must be seconds from 0 to 3600, got 'nan'"),
+        ("--consumer", "inf", "argument --consumer: must be seconds from 0 to 3600, got 'inf'"),
+        ("--consumer", "x", "argument --consumer: must be seconds from 0 to 3600, got 'x'"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2, and what is allowed and what was given."""
+    with pytest.raises(SystemExit) as caught:
+        command_line.main([f"{option}={value}"])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_options_have_defaults() -> None:
+    """As little as possible has to be said."""
+    options = command_line.parse([])
+    assert (options.source, options.items, options.max_prefetch, options.consumer) == (None, None, 2, None)
+    assert command_line.parse(["--consumer", "3600"]).consumer == 3600
+
+
+def test_without_a_source_the_standard_library_is_measured() -> None:
+    """README: the command alone gives a report, nothing on standard error, status 0."""
+    out, err = python(*MODULE, "--items", "5")
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith("source: the standard library of Python 3.")
+    assert lines[0].endswith(", 5 items, max_prefetch=2")
+    assert lines[-1].startswith("advice: ")
+
+
+def test_a_module_of_the_current_folder_is_found(
+    tmp_path: Path, write_module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README: SOURCE is imported as any script would import it; a source without an end is no problem."""
+    name = write_module("import itertools\nload = itertools.count")
+    monkeypatch.chdir(tmp_path)
+    out, err = python(*MODULE, f"{name}:load", "--items", "5", "--max-prefetch", "0", "--consumer", "0.001")
+    assert err == ""
+    assert out.startswith(f"source: '{name}:load', 5 items, max_prefetch=0\n")
+
+
+def test_a_folder_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """README: put a folder behind it; its files are the items."""
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    assert command_line.main([str(tmp_path), "--consumer", "0"]) == 0
+    assert capsys.readouterr().out.startswith(f"source: the files of {str(tmp_path)!r}, 1 items")
+
+
+def test_the_help_names_the_command_and_what_it_takes() -> None:
+    """README: `--help` has more."""
+    out, _ = python(*MODULE, "--help")
+    assert out.startswith("usage: python -m prefetch_generator ")
+    for word in ("SOURCE", "--items", "--max-prefetch", "--consumer", "Exit status"):
+        assert word in out
+
+
+def test_output_fits_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the encoding of standard output has no letters for is escaped."""
+    (tmp_path / "d\u00e9j\u00e0").mkdir()
+    (tmp_path / "d\u00e9j\u00e0" / "a").write_bytes(b"a")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("PYTHONUTF8", "1")
+    out, err = python(*MODULE, "d\u00e9j\u00e0", "--consumer", "0")
+    assert err == ""
+    assert r"'d\xe9j\xe0'" in out
+
+
+def test_a_reader_that_has_gone_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `python -m prefetch_generator | head`: nothing is raised, now or when the stream is closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        command_line.write("nobody reads this")
+
+
+@posix
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
+    """Neither a traceback nor a complaint at interpreter exit."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(COMMAND, stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@posix
+def test_closed_standard_streams_are_no_failure() -> None:
+    """As under a service manager that opens none of them."""
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND], timeout=30, check=False)
+    assert done.returncode == 0
+
+
+def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a reader who has left may miss the report."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="no space left"):
+        command_line.write("too much")
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal sees the step and sees it wiped out; a file sees nothing, and pythonw has no standard error."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    command_line.progress("one")
+    assert terminal.shown.strip() == "one"
+    command_line.progress("")
+    *_, wiped, end = terminal.shown.split("\r")
+    assert (wiped.strip(), end) == ("", "")
+    assert len(wiped) >= len("consumer computes, background")
+
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    command_line.progress("one")
+    command_line.progress("")
+    assert file.getvalue() == ""
+
+    monkeypatch.setattr(sys, "stderr", None)
+    command_line.progress("one")
+
+
+def test_a_wrong_source_is_one_clear_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--help: status 2, and no traceback; on a terminal the line that told the progress is wiped out before."""
+    assert command_line.main([str(tmp_path)]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("python -m prefetch_generator: error: SOURCE must ")
+    assert output.err.endswith(f"got none from the files of {str(tmp_path)!r}\n")
+    assert output.err.count("\n") == 1
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert command_line.main([str(tmp_path)]) == 2
+    *_, step, _, wiped, message = terminal.getvalue().split("\r")
+    assert step == "first pass".ljust(len(wiped))
+    assert wiped.strip() == ""
+    assert message == output.err
+
+
+@pytest.mark.parametrize(
+    ("code", "last"),
+    [
+        ("def load():\n    yield 1\n    raise OSError('the disk is gone')", "OSError: the disk is gone"),
+        ("def load():\n    raise TypeError('my own mistake')", "TypeError: my own mistake"),
+        (
+            "class load:\n    def __iter__(self):\n        raise TypeError('my other mistake')",
+            "TypeError: my other mistake",
+        ),
+        ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("import data_of_a_test.part", "ModuleNotFoundError: No module named 'data_of_a_test.part'"),
+        ("def load():\n    yield 1\n    raise SystemExit(0)", "SystemExit: 0"),
+        ("load = lambda: map(int, ['1', 'x'])", "ValueError: invalid literal for int()"),
+    ],
+)
+def test_a_failure_in_the_source_is_a_traceback_and_status_1(
+    code: str, last: str, write_module: WriteModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user sees the own line that failed; nothing may look like a result."""
+    assert command_line.main([f"{write_module(code)}:load"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("Traceback (most recent call last):\n")
+    assert output.err.splitlines()[-1].startswith(last)
+
+
+def test_the_traceback_starts_in_the_users_code(write_module: WriteModule, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the source fails in the background; this program's own lines are no help."""
+    name = write_module(
+        "import threading\n"
+        "def load():\n"
+        "    yield 1\n"
+        "    if threading.current_thread() is not threading.main_thread():\n"
+        "        raise OSError('the disk is gone')\n"
+        "    yield 2\n"
+    )
+    assert command_line.main([f"{name}:load", "--consumer", "0"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert f"{name}.py" in lines[1]
+    assert not any("prefetch_generator" in line for line in lines)
+
+
+def test_an_interrupt_is_status_130(write_module: WriteModule, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a traceback."""
+    name = write_module("def load():\n    raise KeyboardInterrupt")
+    assert command_line.main([f"{name}:load"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_after_an_interrupt_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.exit` would wait for threads; every other status goes through it."""
+
+    class LeftAtOnceError(Exception):
+        pass
+
+    def leave(status: int) -> NoReturn:
+        raise LeftAtOnceError(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(command_line, "main", lambda: 130)
+    with pytest.raises(LeftAtOnceError, match="130"):
+        command_line.run_and_exit()
+    monkeypatch.setattr(command_line, "main", lambda: 1)
+    with pytest.raises(SystemExit, match="1"):
+        command_line.run_and_exit()
+
+
+@posix
+@pytest.mark.parametrize("where", ["is", "is not"])
+def test_ctrl_c_ends_the_command_at_once(
+    where: str, tmp_path: Path, write_module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--help: status 130 and nothing printed, though the source is stuck, here or in the background."""
+    name = write_module(
+        "import os, signal, threading, time\n"
+        "def load():\n"
+        "    yield 1\n"
+        f"    if threading.current_thread() {where} threading.main_thread():\n"
+        "        threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(60)\n"
+        "    yield 2\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert python(*MODULE, f"{name}:load", "--consumer", "0", returncode=130) == ("", "")

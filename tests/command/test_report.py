@@ -1,0 +1,118 @@
+"""What the report says about the times."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefetch_generator._command import report
+from prefetch_generator._command.times import Comparison, Measurement, Run, Span
+
+from .invented import compared, measured, plain
+
+COMPUTES = "; but if the consumer computes in Python, "
+
+
+@pytest.mark.parametrize(
+    ("measurement", "sentence"),
+    [
+        (measured(), "max_prefetch=2 is enough"),
+        (measured(depth=8), "raise max_prefetch to 8, because the times per item are uneven"),
+        (
+            measured(computes=0.0),
+            f"max_prefetch=2 is enough{COMPUTES}both sides hold the GIL: a thread cannot help here",
+        ),
+        (
+            measured(computes=0.0)._replace(spare=False),
+            f"max_prefetch=2 is enough{COMPUTES}both sides need the same processor: a thread cannot help here",
+        ),
+        (
+            measured(computes=0.0)._replace(gil=False),
+            f"max_prefetch=2 is enough{COMPUTES}both sides need the same processor: a thread cannot help here",
+        ),
+        (
+            measured(computes=0.0, tuned=0.3, depth=8),
+            (
+                f"raise max_prefetch to 8, because the times per item are uneven{COMPUTES}"
+                "call sys.setswitchinterval(0.0001), so that neither side waits long for the GIL"
+            ),
+        ),
+        (
+            measured(computes=0.0, tuned=0.2),
+            f"max_prefetch=2 is enough{COMPUTES}both sides hold the GIL: a thread cannot help here",
+        ),
+        (
+            measured(waits=0.0),
+            "there is little gain, because each item is made too quickly: let the source yield more at a time",
+        ),
+        (
+            measured()._replace(waits=compared(0.0, used=0.01)),
+            "there is little to gain, because one side takes nearly all of the time",
+        ),
+    ],
+)
+def test_the_advice_follows_from_the_times(measurement: Measurement, sentence: str) -> None:
+    """Each kind of result has its one sentence; the GIL is not blamed where there is none."""
+    assert report.advice(measurement) == sentence
+
+
+def test_the_picture_shows_who_worked_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One scale for all loops; a digit names the item, a dot is waiting; only the first items are drawn."""
+    monkeypatch.setattr(report, "WIDTH", 48)
+    slow = plain([1.0] * 8, [1.0] * 8)
+    fast = Run(0.0, [Span(i, i + 1.0) for i in range(8)], [Span(i + 1.0, i + 2.0) for i in range(8)])
+    head, *lines = report.picture(Comparison("waits", slow, {"background": fast}))
+    assert head.startswith("consumer waits")
+    assert "250.000 ms" in head
+    assert [line.split() for line in lines] == [
+        ["plain", "source", "1111....2222....3333....4444....5555....6666...."],
+        ["consumer", "....1111....2222....3333....4444....5555....6666"],
+        ["background", "source", "111122223333444455556666........................"],
+        ["consumer", "....111122223333444455556666...................."],
+    ]
+
+
+def test_the_picture_shows_even_the_shortest_work() -> None:
+    """Each item takes at least one column, and none lies beyond the last."""
+    drawn = report.draw([Span(8.0, 8.0), Span(8.5, 8.5), Span(9.0, 9.0)], 8.0, 1.0 / report.WIDTH)
+    assert drawn[0] == "1"
+    assert drawn[report.WIDTH // 2] == "2"
+    assert drawn[-1] == "3"
+    assert drawn.count(".") == report.WIDTH - 3
+    assert len(drawn) == report.WIDTH
+
+
+def test_the_table_has_rates_speed_ups_and_waits() -> None:
+    """Items per second of both loops, what was gained and could be, and the waits of both sides."""
+    _, line = report.table([compared(1.0)])
+    assert line.split() == ["waits", "1000.000", "0.5", "0.9", "1.82x", "1.82x", "0.250", "s", "0.500", "s"]
+
+
+def test_a_further_variant_is_a_further_row_and_a_further_picture() -> None:
+    """Under the consumer, by its own name."""
+    one = compared(1.0)
+    two = one._replace(others={**one.others, "process": one.others["background"]})
+    assert [row.split()[0] for row in report.table([two])] == ["consumer", "waits", "process"]
+    assert [line.split()[0] for line in report.picture(two)][1::2] == ["plain", "background", "process"]
+
+
+def test_the_report_has_all_parts_in_order() -> None:
+    """The source and its times, the table, the pictures, and what to do."""
+    measurement = measured()
+    head, table, waits, computes, advice = "\n".join(report.lines(measurement)).split("\n\n")
+    source, first, alone = head.splitlines()
+    assert source == "source: 'data:load', 10 items, max_prefetch=2"
+    assert "not counted" in first
+    assert "10.000 s" in first
+    assert "10.000 s, 1000.000 ms per item" in alone
+    assert table.splitlines() == [*report.table([measurement.waits, measurement.computes])]
+    assert waits.splitlines() == [*report.picture(measurement.waits)]
+    assert computes.splitlines() == [*report.picture(measurement.computes)]
+    assert advice == f"advice: {report.advice(measurement)}"
+
+
+def test_the_report_names_the_second_setting_only_where_it_was_tried() -> None:
+    """The tuned row and the line that explains it come and go together."""
+    row, explained = [line for line in report.lines(measured(computes=0.0, tuned=0.0)) if "tuned" in line]
+    assert row.split()[0] == "tuned"
+    assert "max_prefetch=2 and sys.setswitchinterval(0.0001)" in explained
+    assert not any("tuned" in line for line in report.lines(measured()))
