@@ -17,8 +17,10 @@ def examples() -> Iterator[doctest.DocTest]:
     """Find them in the files: `doctest.testmod` overlooks classes that name another module as theirs, as ours do."""
     parser = doctest.DocTestParser()
     public = {name: getattr(prefetch_generator, name) for name in prefetch_generator.__all__}
-    for path in sorted(Path(prefetch_generator.__file__).parent.glob("*.py")):
-        module = import_module(f"prefetch_generator.{path.stem}".removesuffix(".__init__"))
+    root = Path(prefetch_generator.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        dotted = ".".join(["prefetch_generator", *path.relative_to(root).with_suffix("").parts])
+        module = import_module(dotted.removesuffix(".__init__"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
                 text = ast.get_docstring(node) or ""
