@@ -176,9 +176,9 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, and rewrite the tables and charts in docs/; ``-- --quick`` for a first impression."""
+    """Measure, and rewrite the tables and the picture in docs/; ``-- --quick`` for a first impression."""
     peers = str(Path("build", "peers"))
-    session.install(".", "matplotlib", "numpy")
+    session.install(".", "numpy")
     session.install("--target", peers, "-r", "benchmarks/requirements.txt")
     session.run("python", "-m", "benchmarks", "--peers", peers, *session.posargs)
 

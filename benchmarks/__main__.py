@@ -9,15 +9,16 @@ from pathlib import Path
 
 from benchmarks import charts, report, runner
 from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads.handoff import AGAINST
 
-DOCS = runner.TOP / "docs"
+PAGE, PICTURE = runner.TOP / "docs" / "benchmarks.md", runner.TOP / "docs" / "benchmarks.svg"
 BUILD = runner.TOP / "build"
 DESCRIPTION = """
 Measure this library beside its peers. Nothing is installed: a peer that is missing is a gap in the tables. The figures
-go into a JSON file; a full run also replaces the tables and charts in docs/, a quick or partial one prints them.
+go into a JSON file. A full run also replaces the tables and the picture in docs/; any other prints its tables.
 """
-ROUNDS, QUICK_ROUNDS = 7, 2
-QUICK_SECONDS = 105.0  # after which --quick starts no further sample
+ROUNDS, QUICK_ROUNDS, AGAINST_ROUNDS = 7, 2, 25
+QUICK_SECONDS = 105.0  # --quick starts no sample after that
 LONGEST = 6 * 3600.0
 
 
@@ -28,30 +29,33 @@ class Options(argparse.Namespace):
     rounds: int | None
     workloads: list[str]
     candidates: list[str]
+    against: Path | None
     peers: Path
-    base: Path | None
-    json: Path
+    json: Path | None
     render: list[Path]
 
 
 def parse(arguments: list[str] | None) -> Options:
     """Return the options, or exit with status 2 and a message."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}{getattr(sys, 'abiflags', '')}"
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=DESCRIPTION)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter samples, in less than two minutes")
-    parser.add_argument("--rounds", type=int, help=f"samples of each figure (default: {ROUNDS}, quick {QUICK_ROUNDS})")
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=[], help="only these")
-    parser.add_argument(
-        "--candidates", nargs="+", metavar="PART", default=[], help="only those with PART in their name"
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer and shorter samples, in less than two minutes")
+    add(
+        "--rounds",
+        type=int,
+        help=f"samples of each figure ({ROUNDS}; --quick {QUICK_ROUNDS}; --against {AGAINST_ROUNDS})",
     )
-    parser.add_argument(
-        "--peers", type=Path, default=BUILD / "peers", help="where the peers are (default: %(default)s)"
+    add("--workloads", nargs="+", choices=WORKLOADS, default=[], help="only these")
+    add("--candidates", nargs="+", metavar="PART", default=[], help="only those with PART in their name")
+    add(
+        "--against",
+        type=Path,
+        metavar="SRC",
+        help="only compare the hand-off with that of another src/ of this library",
     )
-    parser.add_argument("--base", type=Path, help="src/ of another tree of this library, to compare with")
-    parser.add_argument(
-        "--json", type=Path, default=BUILD / f"benchmarks-{version}.json", help="where to write (default: %(default)s)"
-    )
-    parser.add_argument(
+    add("--peers", type=Path, default=BUILD / "peers", help="where the peers are (default: %(default)s)")
+    add("--json", type=Path, help=f"where to write (default: a file in {BUILD})")
+    add(
         "--render",
         nargs="+",
         type=Path,
@@ -60,8 +64,11 @@ def parse(arguments: list[str] | None) -> Options:
         help="measure nothing, write docs/ from these: the tables of the first, and the ratios of all",
     )
     options = parser.parse_args(arguments, Options())
-    if unknown := runner.known(options.candidates):
+    names = [candidate.name for workload in WORKLOADS.values() for candidate in workload.candidates]
+    if unknown := [part for part in options.candidates if not any(part in name for name in names)]:
         parser.error(f"--candidates must be parts of candidates' names, got {unknown!r}")
+    if options.against and not (options.against / "prefetch_generator" / "__init__.py").is_file():
+        parser.error(f"--against must be a folder that has prefetch_generator, got '{options.against}'")
     return options
 
 
@@ -71,31 +78,36 @@ def main(arguments: list[str] | None = None) -> None:
     if options.render:
         write_docs([json.loads(path.read_text(encoding="utf-8")) for path in options.render])
         return
+    workloads = [WORKLOADS[name] for name in options.workloads or WORKLOADS]
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    if options.against:
+        workloads, rounds = [AGAINST], QUICK_ROUNDS if options.quick else AGAINST_ROUNDS
     plan = runner.Plan(
-        rounds=options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS),
-        quick=options.quick,
-        seconds=QUICK_SECONDS if options.quick else LONGEST,
-        peers=options.peers.resolve(),
-        base=options.base and options.base.resolve(),
-        workloads=options.workloads or list(WORKLOADS),
-        candidates=options.candidates,
+        workloads,
+        options.rounds or rounds,
+        options.quick,
+        QUICK_SECONDS if options.quick else LONGEST,
+        options.peers.resolve(),
+        options.against and options.against.resolve(),
+        options.candidates,
     )
     results = runner.run(plan)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.quick or options.workloads or options.candidates:
-        for name, block in report.blocks([results]):
-            sys.stdout.write(f"\n## {name}\n\n{block}\n")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}{getattr(sys, 'abiflags', '')}"
+    path = options.json or BUILD / f"{'against' if options.against else 'benchmarks'}-{version}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.quick or options.workloads or options.candidates or options.against:
+        sys.stdout.write(report.tables([results], workloads))
     else:
         write_docs([results])
 
 
 def write_docs(runs: list[report.Results]) -> None:
-    """Replace the tables and the charts in docs/."""
-    page = DOCS / "benchmarks.md"
-    page.write_text(report.replace_blocks(page.read_text(encoding="utf-8"), report.blocks(runs)), encoding="utf-8")
-    for path in [page, *charts.draw(runs[0], DOCS)]:
-        sys.stdout.write(f"{path.relative_to(runner.TOP)}\n")
+    """Replace the tables and the picture in docs/."""
+    tables = report.tables(runs, WORKLOADS.values())
+    PAGE.write_text(report.replace_tables(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    PICTURE.write_text(charts.draw(report.completed(runs)), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n{PICTURE}\n")
 
 
 if __name__ == "__main__":

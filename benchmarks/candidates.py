@@ -1,8 +1,8 @@
 """Who is measured: this library, its version 1, its peers, and what people write by hand.
 
-Each candidate is told a depth in its own terms, and does with it what its documentation says. What it holds beyond
-that (most hold the item that found the buffer full) is its `extra`, so that workloads in which the number of items
-held decides can give each candidate the same. The workload `memory` checks it.
+Each candidate is given a depth and does with it what its documentation says. Most hold one item more, the one that
+found the buffer full. That is their `extra`: where the number of items held matters, a workload can give each candidate
+the same. The table of `memory` shows it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ ENDLESS = 1_000_000_000  # for peers that know no "unbounded"
 Make = Callable[[Iterable[Any], int], Iterator[Any]]  # the depth 0 is no bound
 
 
-class MissingPeerError(Exception):
-    """A candidate that cannot take part; the message says why."""
+class GapError(Exception):
+    """A candidate cannot take part; the message says why."""
+
+
+class MissingPeerError(GapError):
+    """A candidate cannot take part anywhere."""
 
 
 class Candidate(NamedTuple):
@@ -41,8 +45,19 @@ class Candidate(NamedTuple):
         try:
             return self.load()
         except ImportError as error:
-            missing = self.package if self.package and not is_installed(self.package) else str(error)
+            there = not self.package or importlib.util.find_spec(self.package)
+            missing = str(error) if there else self.package
             raise MissingPeerError(f"not installed: {missing}") from error
+
+    @property
+    def usual_depth(self) -> int:
+        """Two, or one for those that hold no more."""
+        return 2 if 2 in self.depths else 1
+
+    def require(self, depth: int) -> None:
+        """Raise `GapError` unless it can be given that depth."""
+        if depth not in self.depths:
+            raise GapError("holds one item only")
 
     def depth_for(self, held: int) -> int | None:
         """Return the depth with which it holds `held` items, or None if there is none."""
@@ -50,13 +65,8 @@ class Candidate(NamedTuple):
         return depth if depth > 0 and depth in self.depths else None
 
 
-def is_installed(package: str) -> bool:
-    """Tell whether the module of that name can be imported."""
-    return importlib.util.find_spec(package) is not None
-
-
 def close(iterator: Any) -> None:
-    """Stop `iterator` in the way it has for that."""
+    """Stop `iterator` in its own way, if it has one."""
     for name in ("close", "stop", "_shutdown"):
         method = getattr(iterator, name, None)
         if method is not None:
@@ -69,7 +79,7 @@ def _ours() -> Make:
 
 
 def _version_1() -> Make:
-    # It has the same name as the library that is measured: load it by its file, under another one.
+    # It has the name of the library that is measured, so load it from its file under another one.
     for folder in sys.path:
         path = Path(folder, "prefetch_generator", "__init__.py")
         if path.is_file() and "class BackgroundGenerator(Thread)" in path.read_text(encoding="utf-8"):
@@ -101,7 +111,7 @@ def _torchdata() -> Make:
 def _grain() -> Make:
     prefetch = importlib.import_module("grain.experimental").ThreadPrefetchDatasetIterator
 
-    class Checkpointable:  # the protocol that it asks of its parent
+    class Checkpointable:  # what it requires of its parent
         def __init__(self, source: Iterable[Any]) -> None:
             self.__next__ = iter(source).__next__
 
@@ -153,7 +163,7 @@ END = object()
 
 
 def queue_and_thread(source: Iterable[Any], depth: int) -> Iterator[Any]:
-    """Prefetch as most people write it the first time: no way to stop the thread."""
+    """Prefetch the way most people first write it, with no way to stop the thread."""
     items: queue.Queue[Any] = queue.Queue(depth)
 
     def work() -> None:
@@ -167,7 +177,7 @@ def queue_and_thread(source: Iterable[Any], depth: int) -> Iterator[Any]:
 
 
 def simple_queue_and_semaphore(source: Iterable[Any], depth: int) -> Iterator[Any]:
-    """Prefetch as those write it who know that `SimpleQueue` is fast and has no bound."""
+    """Prefetch as written by somebody who knows that `SimpleQueue` is fast and has no bound."""
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
     room = threading.Semaphore(depth or ENDLESS)
     stopped = False
@@ -190,11 +200,9 @@ def simple_queue_and_semaphore(source: Iterable[Any], depth: int) -> Iterator[An
         room.release()
 
 
-def one_ahead(source: Iterable[Any], depth: int) -> Iterator[Any]:
-    """Prefetch one step with an executor: submit(next, it)."""
+def one_ahead(source: Iterable[Any], depth: int) -> Iterator[Any]:  # noqa: ARG001 - it is always 1
+    """Prefetch one item with an executor: submit(next, it)."""
     iterator = iter(source)
-    if depth != 1:
-        raise ValueError(f"depth must be 1, got {depth!r}")
     with ThreadPoolExecutor(1) as executor:
         future = executor.submit(next, iterator, END)
         while (item := future.result()) is not END:
@@ -202,8 +210,8 @@ def one_ahead(source: Iterable[Any], depth: int) -> Iterator[Any]:
             yield item
 
 
-def plain(source: Iterable[Any], depth: int) -> Iterator[Any]:  # noqa: ARG001 - as all the others
-    """No prefetching: the loop as it was before."""
+def plain(source: Iterable[Any], depth: int) -> Iterator[Any]:  # noqa: ARG001 - it has none
+    """Do not prefetch: the loop as it was before."""
     return iter(source)
 
 
@@ -224,7 +232,4 @@ OURS, VERSION_1 = CANDIDATES[0].name, CANDIDATES[1].name
 
 PLAIN = Candidate("plain loop", lambda: plain, can_close=False)
 FLOOR = Candidate("floor", lambda: plain, can_close=False)  # each workload has its own
-# Another tree of this library, to compare a change with what was before: --base.
-BASE = Candidate("prefetch_generator 2 (base)", _ours, "prefetch_generator")
-
-BY_NAME = {candidate.name: candidate for candidate in (*CANDIDATES, PLAIN, FLOOR, BASE)}
+OTHER_TREE = CANDIDATES[0]._replace(name="the other tree")  # of this library: --against

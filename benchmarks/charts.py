@@ -1,95 +1,59 @@
-"""Draw the two charts of docs/benchmarks.md."""
+"""Draw the picture of docs/benchmarks.md: microseconds per item by depth."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from pathlib import Path
+import math
 from statistics import median
-from typing import Any
 
-from benchmarks.candidates import BY_NAME, FLOOR, OURS
-from benchmarks.report import Results, values
-from benchmarks.workload import Column
+from benchmarks.candidates import FLOOR, OURS, VERSION_1
+from benchmarks.report import Results, ordered, values
 from benchmarks.workloads import WORKLOADS
 
-Points = Mapping[str, list[float | None]]  # by candidate, one for each column
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 48, 170, 14, 40
+TICKS = [0.1, 1, 10, 100, 1000]  # microseconds
+STYLES = {  # the rest is grey and has no label
+    OURS: 'stroke="#1f5fbf" stroke-width="3"',
+    VERSION_1: 'stroke="#c0392b" stroke-width="2"',
+    FLOOR.name: 'stroke="#333" stroke-width="1.5" stroke-dasharray="4 3"',
+}
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """Write the charts into `folder`, and return their paths; without matplotlib there are none."""
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-        matplotlib.use("svg")
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError:
-        return []
-    # The same figures give the same file: no date, no random identifiers. Text stays text.
-    matplotlib.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 9})
-    paths = []
-    for name, chart in (("hand-off", draw_lines), ("overlap", draw_bars)):
-        columns = [
-            column
-            for column in WORKLOADS[name].columns
-            if any((record["workload"], record["case"]) == (name, column.case) for record in results["records"])
-        ]
-        points = collect(results, name, columns)
-        if columns and points:
-            figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-            chart(axes, points, columns)
-            axes.spines[["top", "right"]].set_visible(False)
-            path = folder / f"benchmarks-{name}.svg"
-            figure.savefig(path, metadata={"Date": None})
-            pyplot.close(figure)
-            path.write_text("\n".join(map(str.rstrip, path.read_text(encoding="utf-8").splitlines())) + "\n", "utf-8")
-            paths.append(path)
-    return paths
+def draw(results: Results) -> str:
+    """Return an SVG picture: a line for each candidate, on a logarithmic scale."""
+    workload = WORKLOADS["hand-off"]
+    step = (WIDTH - LEFT - RIGHT) / (len(workload.columns) - 1)
+    xs = [LEFT + step * number for number in range(len(workload.columns))]
+    shapes = [f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>']
+    shapes += [
+        f'<path d="M{LEFT} {height(tick):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>'
+        f'<text x="{LEFT - 6}" y="{height(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in TICKS
+    ]
+    shapes += [
+        f'<text x="{x:.0f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{column.title}</text>'
+        for x, column in zip(xs, workload.columns, strict=True)
+    ]
+    middle = (HEIGHT - BOTTOM + TOP) / 2
+    shapes.append(f'<text transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">µs per item</text>')
+    # Those with a style come last, on top of the others.
+    for candidate in sorted(ordered(results["records"], workload), key=lambda name: name in STYLES):
+        points, y = [], 0.0
+        for x, column in zip(xs, workload.columns, strict=True):
+            found = values(results["records"], workload.name, column.case, candidate, column.metric)
+            if found:
+                y = height(median(found.values()) * column.scale)
+                points.append(f"{x:.0f},{y:.1f}")
+        style = STYLES.get(candidate, 'stroke="#bbb"')
+        shapes.append(
+            f'<polyline points="{" ".join(points)}" fill="none" {style}><title>{candidate}</title></polyline>'
+        )
+        if candidate in STYLES:
+            shapes.append(f'<text x="{WIDTH - RIGHT + 8}" y="{y + 4:.1f}">{candidate}</text>')
+    head = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11"'
+    return "\n".join([f"<svg {head}>", *shapes, "</svg>\n"])
 
 
-def collect(results: Results, workload: str, columns: list[Column]) -> Points:
-    """Return the medians of each candidate that has any."""
-    points = {}
-    for candidate in BY_NAME:
-        medians: list[float | None] = []
-        for column in columns:
-            found = values(results["records"], workload, column.case, candidate, column.metric)
-            medians.append(median(found.values()) * column.scale if found else None)
-        if any(value is not None for value in medians):
-            points[candidate] = medians
-    return points
-
-
-def draw_lines(axes: Any, points: Points, columns: list[Column]) -> None:
-    """Draw the time per item over the depth."""
-    for candidate, medians in points.items():
-        xs = [x for x, y in enumerate(medians) if y is not None]
-        ys = [y for y in medians if y is not None]
-        axes.plot(xs, ys, label=candidate, marker="o", markersize=3, **line_style(candidate))
-    axes.set_xticks(range(len(columns)), [column.title.removeprefix("depth ") for column in columns])
-    axes.set_yscale("log")
-    axes.set_xlabel("depth")
-    axes.set_ylabel("µs per item, trivial source")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-
-
-def draw_bars(axes: Any, points: Points, columns: list[Column]) -> None:
-    """Draw the share of the ideal schedule."""
-    height = 0.8 / len(points)
-    for row, (candidate, medians) in enumerate(points.items()):
-        ys = [place + row * height for place in range(len(columns))]
-        color = {"color": "black"} if candidate == OURS else {}
-        axes.barh(ys, [value or 0 for value in medians], height * 0.9, label=candidate, **color)
-    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(columns))], [column.title for column in columns])
-    axes.invert_yaxis()
-    axes.set_xlabel("% of the ideal schedule's speed (source/consumer)")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-
-
-def line_style(candidate: str) -> dict[str, Any]:
-    """Make this library and the floor stand out."""
-    if candidate == OURS:
-        return {"color": "black", "linewidth": 2.5, "zorder": 3}
-    if candidate == FLOOR.name:
-        return {"color": "black", "linewidth": 1, "linestyle": ":"}
-    return {"linewidth": 1.2}
+def height(microseconds: float) -> float:
+    """Return the y of a time."""
+    share = math.log(microseconds / TICKS[0]) / math.log(TICKS[-1] / TICKS[0])
+    return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)

@@ -1,20 +1,18 @@
-"""Medians, ratios, and the tables between the markers of docs/benchmarks.md."""
+"""Medians, ratios, and the tables of docs/benchmarks.md."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.candidates import BASE, BY_NAME
-from benchmarks.workload import Column, Ratio, Workload
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workload import Ratio, Workload
 
-Record = dict[str, Any]
-Results = dict[str, Any]
+Record = dict[str, Any]  # workload, case, candidate, round, and metrics or gap
+Results = dict[str, Any]  # header and records
 
 NOTHING = "\N{EN DASH}"
+MARK = "<!-- Everything below is written by `python -m benchmarks`. -->\n"
 
 
 def values(records: Iterable[Record], workload: str, case: str, candidate: str, metric: str) -> dict[int, float]:
@@ -27,11 +25,12 @@ def values(records: Iterable[Record], workload: str, case: str, candidate: str, 
     }
 
 
-def ratios(records: Iterable[Record], workload: str, ratio: Ratio) -> list[float]:
+def ratios(records: Sequence[Record], workload: Workload, ratio: Ratio) -> list[float]:
     """Return the ratio of each round that has both: they ran one after the other, under about the same load."""
-    records = list(records)
-    ours = values(records, workload, ratio.case, ratio.candidate, ratio.metric)
-    theirs = values(records, workload, ratio.case, ratio.against, ratio.against_metric)
+    ours, theirs = (
+        values(records, workload.name, ratio.case, candidate, ratio.metric)
+        for candidate in (workload.candidates[0].name, ratio.against)
+    )
     return [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys()) if theirs[number]]
 
 
@@ -57,52 +56,37 @@ def spread(samples: Sequence[float]) -> str:
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table whose columns line up in the source too."""
     lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    aligned = [
-        [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in [lines[0], rule, *lines[1:]]
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in aligned)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return "\n".join(
+        f"| {' | '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])} |" for line in lines
+    )
 
 
-def table(records: Sequence[Record], workload: Workload, columns: Sequence[Column]) -> str:
-    """Return one table: a row for each candidate, and a list of those that are missing everywhere."""
+def ordered(records: Iterable[Record], workload: Workload) -> list[str]:
+    """Return the candidates that the records have, in the workload's order."""
+    names = [candidate.name for candidate in (*workload.candidates, *workload.extra)]
+    there = {record["candidate"] for record in records if record["workload"] == workload.name}
+    # One that another interpreter measured has that in its name, see `completed`.
+    return sorted(there, key=lambda name: names.index(name.partition(" (Python")[0]))
+
+
+def table(records: Sequence[Record], workload: Workload) -> str:
+    """Return a row for each candidate; a cell that has no figure says why."""
     measured = {record["case"] for record in records if record["workload"] == workload.name}
-    columns = [column for column in columns if column.case in measured]
-    rows, absent = [], []
-    for candidate in [*BY_NAME, *sorted({record["candidate"] for record in records} - BY_NAME.keys())]:
+    columns = [column for column in workload.columns if column.case in measured]
+    rows = []
+    for candidate in ordered(records, workload):
         here = [record for record in records if (record["workload"], record["candidate"]) == (workload.name, candidate)]
-        if not here:
-            continue
         reasons = {record["case"]: record["gap"] for record in here if "gap" in record}
-        if len({record["case"] for record in here}) == len(reasons) and len(set(reasons.values())) == 1:
-            absent.append(f"{candidate}: {next(iter(reasons.values()))}")
-            continue
         cells = []
         for column in columns:
             found = values(here, workload.name, column.case, candidate, column.metric)
             gap = f"*{reasons[column.case]}*" if column.case in reasons else NOTHING
             cells.append(spread([value * column.scale for value in found.values()]) if found else gap)
-        if any(cell != NOTHING for cell in cells):
-            rows.append([candidate, *cells])
+        rows.append([candidate, *cells])
     head = [f"{column.title}, {column.unit}" if column.unit else column.title for column in columns]
-    text = markdown(["", *head], rows)
-    return text + "".join(f"\n\nMissing: {reason}." for reason in absent)
-
-
-def section(results: Results, workload: Workload) -> str:
-    """Return everything that is generated for one workload."""
-    records = results["records"]
-    parts = [workload.text, table(records, workload, workload.columns)]
-    for title, columns in workload.more_columns.items():
-        parts += [f"{title}:", table(records, workload, columns)]
-    if workload.note:
-        parts.append(workload.note)
-    return "\n\n".join(parts)
+    return markdown(["", *head], rows)
 
 
 def header(results: Results) -> str:
@@ -110,73 +94,66 @@ def header(results: Results) -> str:
     head = results["header"]
     build = " (free-threaded)" if head["free-threaded"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in head["versions"].items())
+    missing = ", ".join(f"{name} ({reason})" for name, reason in head["missing"].items())
     machine = f"{head['system']}, {head['processors']} processors"
     load = f"load {head['load before']} before and {head['load after']} after"
     parts = [
         f"{head['implementation']} {head['python']}{build}, {machine}, {load}, {head['rounds']} rounds.",
         "Each figure is the median of the rounds, with the least and the largest in parentheses.",
         f"Peers: {versions}." if versions else "",
+        f"Missing: {missing}." if missing else "",
         f"Stopped {head['stopped']}." if "stopped" in head else "",
     ]
     return " ".join(filter(None, parts))
 
 
-def ratio_table(runs: Sequence[Results]) -> str:
-    """Return the ratios that this library is held to, a column for each run (each interpreter)."""
-    head = ["ratio", *(f"{run['header']['implementation']} {run['header']['python']}" for run in runs)]
+def ratio_table(runs: Sequence[Results], workloads: Iterable[Workload]) -> str:
+    """Return the ratios of this library to others, a column for each run (each interpreter)."""
     rows = []
-    for workload in WORKLOADS.values():
-        to_base = {
-            (ratio.case, ratio.metric): ratio._replace(against=BASE.name, against_metric=ratio.metric)
-            for ratio in workload.ratios
-        }
-        for ratio in (*workload.ratios, *to_base.values()):
-            against = ratio.against if ratio.metric == ratio.against_metric else ratio.against_metric
-            cells = [spread(ratios(run["records"], workload.name, ratio)) for run in runs]
+    for workload in workloads:
+        for ratio in workload.ratios:
+            cells = [spread(ratios(run["records"], workload, ratio)) for run in runs]
             if any(cell != NOTHING for cell in cells):
-                rows.append([f"{workload.name}, {ratio.title}: to {against}", *cells])
-    return markdown(head, rows)
+                rows.append([f"{workload.name}, {ratio.title}: to {ratio.against}", *cells])
+    head = [f"{run['header']['implementation']} {run['header']['python']}" for run in runs]
+    return markdown(["time of this library", *head], rows)
 
 
 def completed(runs: Sequence[Results]) -> Results:
     """Return the first run, with those candidates that only another run could measure, named after its interpreter."""
-    results = runs[0]
+    head, records = runs[0]["header"], runs[0]["records"]
     for run in runs[1:]:
-        python = run["header"]["python"]
-        records, versions = results["records"], results["header"]["versions"]
         measured, there = (
             {record["candidate"] for record in part if "metrics" in record} for part in (records, run["records"])
         )
-        names = {candidate: f"{candidate} (Python {python})" for candidate in there - measured}
-        records = [record for record in records if record["candidate"] not in names]
-        records += [
+        names = {candidate: f"{candidate} (Python {run['header']['python']})" for candidate in there - measured}
+        records = [record for record in records if record["candidate"] not in names] + [
             record | {"candidate": names[record["candidate"]]}
             for record in run["records"]
             if record["candidate"] in names
         ]
-        versions = versions | {
-            names[candidate]: version for candidate, version in run["header"]["versions"].items() if candidate in names
-        }
-        results = {"header": results["header"] | {"versions": versions}, "records": records}
-    return results
+        versions = run["header"]["versions"].items()
+        more = {names[candidate]: version for candidate, version in versions if candidate in names}
+        missing = {candidate: reason for candidate, reason in head["missing"].items() if candidate not in names}
+        head = head | {"versions": head["versions"] | more, "missing": missing}
+    return {"header": head, "records": records}
 
 
-def blocks(runs: Sequence[Results]) -> Iterator[tuple[str, str]]:
-    """Give the name and the text of everything that is generated: tables of the first run, ratios of all."""
+def tables(runs: Sequence[Results], workloads: Iterable[Workload]) -> str:
+    """Return everything that is generated: the tables of the first run, and the ratios of all."""
     results = completed(runs)
-    yield "header", header(results)
-    yield "ratios", ratio_table(runs)
-    for name, workload in WORKLOADS.items():
-        if any(record["workload"] == name for record in results["records"]):
-            yield name, section(results, workload)
+    measured = {record["workload"] for record in results["records"]}
+    there = [workload for workload in workloads if workload.name in measured]
+    parts = [header(results), "### Ratios", "Below 1 is faster.", ratio_table(runs, there)]
+    for workload in there:
+        title = f"### {workload.name[0].upper()}{workload.name[1:]}"
+        parts += [title, workload.text, table(results["records"], workload), *filter(None, [workload.note])]
+    return "\n\n".join(parts) + "\n"
 
 
-def replace_blocks(text: str, generated: Iterable[tuple[str, str]]) -> str:
-    """Return `text` with only what stands between the markers replaced; raise ValueError if a marker is missing."""
-    for name, block in generated:
-        begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
-        parts = re.split(f"(?s){re.escape(begin)}.*?{re.escape(end)}", text)
-        if len(parts) != 2:
-            raise ValueError(f"the markers {begin} and {end} must be there once, found {len(parts) - 1}")
-        text = f"{begin}\n\n{block}\n\n{end}".join(parts)
-    return text
+def replace_tables(page: str, new: str) -> str:
+    """Return the page with `new` for all that stands below the mark; raise ValueError if there is no mark."""
+    prose, mark, _ = page.partition(MARK)
+    if not mark:
+        raise ValueError(f"the page must have the line {MARK.strip()}")
+    return f"{prose}{mark}\n{new}"

@@ -12,31 +12,28 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.candidates import BASE, BY_NAME, CANDIDATES, FLOOR, PLAIN, Candidate
-from benchmarks.sample import MARK, PROBE
+from benchmarks.candidates import OTHER_TREE, OURS, Candidate
+from benchmarks.sample import MARK
 from benchmarks.workload import Params, Workload
-from benchmarks.workloads import WORKLOADS
 
 TOP = Path(__file__).resolve().parents[1]
 TIMEOUT, QUICK_TIMEOUT = 60.0, 6.0  # seconds for one sample
-
-Record = dict[str, Any]  # workload, case, candidate, round, and metrics or gap
 
 
 class Plan(NamedTuple):
     """What to run."""
 
+    workloads: list[Workload]
     rounds: int
     quick: bool
     seconds: float  # no sample is started after that
     peers: Path
-    base: Path | None
-    workloads: list[str]
-    candidates: list[str]  # parts of names; empty: all
+    other_tree: Path | None = None  # the src/ of OTHER_TREE
+    parts: Sequence[str] = ()  # of candidates' names; empty: all
 
 
 class Sample(NamedTuple):
@@ -53,80 +50,66 @@ def run(plan: Plan) -> dict[str, Any]:
     """Run everything that `plan` says; return the header and the records, as they go into JSON."""
     started = time.monotonic()
     header = describe(plan)
-    taking_part = [
-        candidate
-        for candidate in (*CANDIDATES, *([BASE] if plan.base else []))
-        if not plan.candidates or any(part in candidate.name for part in plan.candidates)
-    ]
-    gaps: dict[str, str] = {}
-    for number, candidate in enumerate(taking_part):
-        progress(number / len(taking_part), f"looking for {candidate.name}")
-        answer = ask(plan, PROBE, {}, candidate)
-        if "gap" in answer:
-            gaps[candidate.name] = answer["gap"]
-        elif "version" in answer["metrics"]:
-            header["versions"][candidate.name] = answer["metrics"]["version"]
-    samples = list(plan_samples(plan, taking_part))
+    samples = list(plan_samples(plan))
     records = []
-    given_up: dict[tuple[str, str, str], str] = {}
+    gaps: dict[str, str] = {}
     for number, sample in enumerate(samples):
         if time.monotonic() - started > plan.seconds:
-            header["stopped"] = f"after {number} of {len(samples)} samples, for want of time"
+            header["stopped"] = f"after {number} of {len(samples)} samples, for lack of time"
             break
-        key = (sample.workload.name, sample.case, sample.candidate.name)
-        gap = (
-            gaps.get(sample.candidate.name)
-            or sample.workload.reason_to_skip(sample.candidate, sample.params)
-            or given_up.get(key)
-        )
-        progress(number / len(samples), f"round {sample.round + 1}: {' · '.join(key)}")
-        answer = {"gap": gap} if gap else ask(plan, sample.workload.name, sample.params, sample.candidate)
+        name = sample.candidate.name
+        key = f"{sample.workload.name} · {sample.case} · {name}"
+        progress(f"{number / len(samples):4.0%} round {sample.round + 1}: {key}")
+        if name in header["missing"]:
+            continue
+        answer = {"gap": gaps[key]} if key in gaps else ask(plan, sample)
+        if "missing" in answer:
+            header["missing"][name] = answer["missing"]
+            continue
         if "gap" in answer:
-            given_up[key] = answer["gap"]
-        records.append(
-            {
-                "workload": sample.workload.name,
-                "case": sample.case,
-                "candidate": sample.candidate.name,
-                "round": sample.round,
-                **answer,
-            }
-        )
-    progress(1, "")
+            gaps[key] = answer["gap"]
+        if "version" in answer:
+            header["versions"][name] = answer.pop("version")
+        cell = {"workload": sample.workload.name, "case": sample.case, "candidate": name, "round": sample.round}
+        records.append(cell | answer)
+    progress("")
     header["load after"] = load()
     header["seconds"] = round(time.monotonic() - started)
     return {"header": header, "records": records}
 
 
-def plan_samples(plan: Plan, candidates: list[Candidate]) -> Iterator[Sample]:
+def plan_samples(plan: Plan) -> Iterator[Sample]:
     """Give the samples in the order in which they run: A B C, C B A, A B C ..., case after case, round after round."""
     for number in range(plan.rounds):
-        for name in plan.workloads:
-            workload = WORKLOADS[name]
+        for workload in plan.workloads:
             if number >= workload.rounds:
                 continue
-            extra = [FLOOR] * workload.floor + [PLAIN] * workload.plain
-            for case, params in workload.cases(plan.quick).items():
-                # Floor and base stand beside ours, which comes first: a ratio is of neighbours.
-                order = [*extra, *sorted(candidates, key=lambda candidate: candidate is not BASE)]
-                for candidate in order if number % 2 == 0 else reversed(order):
+            chosen = [
+                candidate
+                for candidate in workload.candidates
+                if not plan.parts or any(part in candidate.name for part in plan.parts)
+            ]
+            # The extra ones stand beside ours, which comes first: a ratio is of neighbours.
+            order = [*workload.extra, *chosen][:: -1 if number % 2 else 1]
+            for case, params in (workload.quick if plan.quick else workload.cases).items():
+                for candidate in order:
                     yield Sample(number, workload, case, params, candidate)
 
 
-def ask(plan: Plan, workload: str, params: Params, candidate: Candidate) -> dict[str, Any]:
+def ask(plan: Plan, sample: Sample) -> dict[str, Any]:
     """Run one sample; return its metrics, or a gap with the reason."""
-    ours = plan.base if candidate is BASE and plan.base else TOP / "src"
+    other = plan.other_tree if sample.candidate is OTHER_TREE else None
     task = {
-        "workload": workload,
-        "params": params,
-        "candidate": candidate.name,
-        "front": [str(ours)],
-        "back": [str(plan.peers)],
+        "workload": sample.workload.name,
+        "params": sample.params,
+        "candidate": OURS if other else sample.candidate.name,
+        "tree": str(other or TOP / "src"),
+        "peers": str(plan.peers),
     }
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sample", json.dumps(task)]
     timeout = QUICK_TIMEOUT if plan.quick else TIMEOUT
-    # A file and no pipe: a pipe ends only with the last process that a peer has started and left behind. A session of
-    # its own, so that those can be ended.
+    # A file and not a pipe: a pipe ends only with the last process that a peer has started and left behind. A session
+    # of its own, so that those processes can be ended.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         process = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
             command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True
@@ -165,8 +148,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "load before": load(),
         "rounds": plan.rounds,
-        "quick": plan.quick,
         "versions": {},
+        "missing": {},
     }
 
 
@@ -175,15 +158,8 @@ def load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def progress(share: float, what: str) -> None:
-    """Draw a bar on standard error, if that is a terminal; without a text, wipe it out."""
+def progress(what: str) -> None:
+    """Show on a terminal what runs now."""
     if sys.stderr and sys.stderr.isatty():
-        bar = "█" * int(24 * share)
-        line = f"{bar:░<24} {share:4.0%} {what[:70]:<70}" if what else " " * 100
-        sys.stderr.write(f"\r{line}\r")
+        sys.stderr.write(f"\r{what[:99]:<99}\r")
         sys.stderr.flush()
-
-
-def known(names: list[str]) -> list[str]:
-    """Return those of `names` that are no candidate's, for a message."""
-    return [name for name in names if not any(name in candidate for candidate in BY_NAME)]

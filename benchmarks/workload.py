@@ -1,14 +1,14 @@
-"""What a workload is, and what its tables show."""
+"""What a workload is, and what its table shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from benchmarks.candidates import Candidate
+from benchmarks.candidates import CANDIDATES, Candidate
 
-Params = dict[str, Any]  # what JSON can carry
+Params = Mapping[str, Any]  # what JSON can carry
 
 
 class Column(NamedTuple):
@@ -22,30 +22,33 @@ class Column(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """A metric of one candidate over one of another, taken within each round."""
+    """A metric of the workload's first candidate over that of another, taken within each round."""
 
     title: str
     case: str
     metric: str
-    candidate: str
     against: str
-    against_metric: str
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing that is measured, with every candidate, in some cases."""
+    """One thing that is measured, with every candidate, in some cases: a section of the page.
+
+    `measure` raises `GapError` where a candidate cannot take part.
+    """
 
     name: str
-    title: str
-    text: str  # what the table under it shows
-    cases: Callable[[bool], dict[str, Params]]  # told whether it has to be quick
+    text: str
+    cases: Mapping[str, Params]
+    quick: Mapping[str, Params]  # the cases of --quick
     measure: Callable[[Candidate, Params], dict[str, float]]
-    reason_to_skip: Callable[[Candidate, Params], str]
-    columns: list[Column]
-    more_columns: dict[str, list[Column]] = field(default_factory=dict)
-    ratios: list[Ratio] = field(default_factory=list)
-    floor: bool = False  # whether FLOOR takes part
-    plain: bool = False  # whether the loop without prefetching takes part
-    rounds: int = 1000  # no more than that many: where a figure hardly varies
-    note: str = ""  # beneath the tables
+    columns: Sequence[Column]
+    ratios: Sequence[Ratio] = ()
+    candidates: Sequence[Candidate] = CANDIDATES
+    extra: Sequence[Candidate] = ()  # FLOOR, PLAIN, or both
+    rounds: int = 1000  # at most: some figures hardly vary
+    note: str = ""  # below the table
+
+    def named(self, name: str) -> Candidate:
+        """Return the candidate of that name."""
+        return next(candidate for candidate in (*self.candidates, *self.extra) if candidate.name == name)

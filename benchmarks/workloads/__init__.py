@@ -1,4 +1,4 @@
-"""The workloads, in the order of the tables."""
+"""The workloads, in the order of the page."""
 
 from benchmarks.workloads.handoff import HANDOFF
 from benchmarks.workloads.idle import IDLE

@@ -6,28 +6,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
-from typing import Any
 
-from benchmarks.candidates import FLOOR, OURS, Candidate, close
-from benchmarks.workload import Column, Ratio, Workload
+from benchmarks.candidates import FLOOR, Candidate, Make, close
+from benchmarks.workload import Column, Params, Ratio, Workload
 
 CASE = "life"
-BUSY = 0.2  # seconds of the call that the source is in
-DEPTH = 2
+BUSY = 0.2  # seconds of the source's long call
 
 
-def cases(quick: bool) -> dict[str, dict[str, Any]]:
-    """Return the only case."""
-    return {CASE: {"seconds": 0.05 if quick else 0.3}}
-
-
-def measure(candidate: Candidate, params: dict[str, Any]) -> dict[str, float]:
+def measure(candidate: Candidate, params: Params) -> dict[str, float]:
     """Return the seconds of each step, each the median of many in this process."""
     seconds = params["seconds"]
     if candidate is FLOOR:
         return {"whole": repeated(bare_thread, seconds)}
-    make = candidate.make()
-    depth = DEPTH if DEPTH in candidate.depths else 1
+    make, depth = candidate.make(), candidate.usual_depth
 
     def construct_and_first() -> tuple[float, float]:
         start = time.perf_counter()
@@ -52,11 +44,8 @@ def measure(candidate: Candidate, params: dict[str, Any]) -> dict[str, float]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pairs.append(construct_and_first())
-    result = {
-        "construct": median(pair[0] for pair in pairs),
-        "first": median(pair[1] for pair in pairs),
-        "whole": repeated(whole, seconds),
-    }
+    construct, first = map(median, zip(*pairs, strict=True))
+    result = {"construct": construct, "first": first, "whole": repeated(whole, seconds)}
     if candidate.can_close:
         result["close full"] = repeated(lambda: time_close(make, iter(range(1000)), depth, 0.002), seconds)
         result["close busy"] = time_close(make, busy(), depth, BUSY / 4)
@@ -73,20 +62,20 @@ def bare_thread() -> float:
 
 
 def busy() -> Iterator[int]:
-    """Be in a long call, after one item."""
+    """Be in a long call after one item."""
     yield 0
     time.sleep(BUSY)
     yield 1
 
 
-def time_close(make: Callable[..., Iterator[Any]], source: Iterator[Any], depth: int, pause: float) -> float:
-    """Return the seconds that it takes to end an iterator of which one item was taken `pause` seconds ago."""
+def time_close(make: Make, source: Iterator[int], depth: int, pause: float) -> float:
+    """Return the seconds it takes to end an iterator `pause` seconds after its first item was taken."""
     iterator = make(source, depth)
     next(iterator)
     time.sleep(pause)
     start = time.perf_counter()
     close(iterator)
-    del iterator  # for those who know no other way
+    del iterator  # for those that know no other way
     return time.perf_counter() - start
 
 
@@ -100,19 +89,12 @@ def repeated(action: Callable[[], float], seconds: float) -> float:
     return median(results)
 
 
-def reason_to_skip(_candidate: Candidate, _params: dict[str, Any]) -> str:
-    """Let everybody take part."""
-    return ""
-
-
 LIFE_CYCLE = Workload(
     name="life cycle",
-    title="Life cycle: what a generator costs",
     text="Microseconds. Floor: a bare `threading.Thread`, started and joined.",
-    cases=cases,
+    cases={CASE: {"seconds": 0.3}},
+    quick={CASE: {"seconds": 0.05}},
     measure=measure,
-    reason_to_skip=reason_to_skip,
-    floor=True,
     columns=[
         Column("construct", CASE, "construct", 1e6, "µs"),
         Column("construct, first item", CASE, "first", 1e6, "µs"),
@@ -120,7 +102,8 @@ LIFE_CYCLE = Workload(
         Column("close, buffer full", CASE, "close full", 1e6, "µs"),
         Column("close, source in a 200 ms call", CASE, "close busy", 1e6, "µs"),
     ],
-    ratios=[Ratio("construct, exhaust, close", CASE, "whole", OURS, FLOOR.name, "whole")],
-    note="The last column has 150 ms to wait if the end of the source is waited for. Those without a time cannot be "
-    "stopped: their thread and what it holds stay until the process ends.",
+    ratios=[Ratio("construct, exhaust, close", CASE, "whole", FLOOR.name)],
+    extra=(FLOOR,),
+    note="In the last column, whoever waits for the source to end waits 150 ms. A candidate without a time cannot be "
+    "stopped: its thread, and what the thread holds, stay until the process ends.",
 )

@@ -1,4 +1,4 @@
-"""What is kept: items that are alive at once, and what is left of generators that were given up early."""
+"""What is kept: items alive at once, and what is left of generators that were dropped early."""
 
 from __future__ import annotations
 
@@ -7,24 +7,20 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.candidates import Candidate
-from benchmarks.workload import Column, Workload
+from benchmarks.candidates import Candidate, GapError
+from benchmarks.workload import Column, Params, Workload
 
-DEPTHS = (1, 2, 16)
-QUICK_DEPTHS = (2,)
+DEPTHS = {f"alive, depth {depth}": {"depth": depth} for depth in (1, 2, 16)}
 
 
 class Item:
     """Something whose instances are counted."""
 
     alive = 0
-    begun = 0
 
     def __init__(self) -> None:
         Item.alive += 1
-        Item.begun += 1
 
     def __del__(self) -> None:
         Item.alive -= 1
@@ -36,34 +32,30 @@ def items(count: int) -> Iterator[Item]:
         yield Item()
 
 
-def cases(quick: bool) -> dict[str, dict[str, Any]]:
-    """Return the depths, and the early breaks."""
-    alive = {f"alive {depth}": {"depth": depth} for depth in (QUICK_DEPTHS if quick else DEPTHS)}
-    return {**alive, "breaks": {"breaks": 100 if quick else 1000}}
-
-
-def measure(candidate: Candidate, params: dict[str, Any]) -> dict[str, float]:
-    """Return the most items alive and held, or what is left after early breaks."""
+def measure(candidate: Candidate, params: Params) -> dict[str, float]:
+    """Return the most items alive, or what is left after early breaks."""
     if "breaks" in params:
         return after_breaks(candidate, params["breaks"])
+    candidate.require(params["depth"])
+    if candidate.name == "multiprocessing_generator":
+        raise GapError("items are alive in another process")
     iterator = candidate.make()(items(5 * params["depth"] + 20), params["depth"])
-    most = held = 0
-    for delivered in range(1, 2 * params["depth"] + 10):
+    most = 0
+    for _ in range(2 * params["depth"] + 9):
         item = next(iterator)
-        time.sleep(0.005)  # time enough to make what there is room for
-        most, held = max(most, Item.alive), max(held, Item.begun - delivered)
+        time.sleep(0.005)  # long enough to make everything there is room for
+        most = max(most, Item.alive)
         del item
-    return {"alive": most, "held": held}
+    return {"alive": most}
 
 
 def after_breaks(candidate: Candidate, breaks: int) -> dict[str, float]:
-    """Return the bytes and threads more than before, when many loops were left by `break`."""
+    """Return how many more bytes and threads there are after many loops that `break` ended."""
     make = candidate.make()
-    depth = 2 if 2 in candidate.depths else 1
 
     def leave_early(times: int) -> None:
         for _ in range(times):
-            for _ in make(items(100), depth):
+            for _ in make(items(100), candidate.usual_depth):
                 break
 
     leave_early(5)
@@ -86,33 +78,17 @@ def thread_count() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def reason_to_skip(candidate: Candidate, params: dict[str, Any]) -> str:
-    """Return why `candidate` cannot take part, or an empty string."""
-    if "depth" in params and params["depth"] not in candidate.depths:
-        return "holds one item only"
-    if candidate.name == "multiprocessing_generator" and "depth" in params:
-        return "items are alive in another process"
-    return ""
-
-
 MEMORY = Workload(
     name="memory",
-    title="Memory: what is kept",
-    text="Items alive at once, that one included which the consumer is working on, by depth; and what is left after "
-    "1,000 loops (100 with `--quick`) that were left by `break` after one item.",
-    cases=cases,
+    text="The most items alive at once, by depth, and what is left after 1,000 loops (100 with `--quick`) that `break` "
+    "ended after one item. The least possible is depth + 1 alive: the buffer, and the item that the consumer works on.",
+    cases={**DEPTHS, "breaks": {"breaks": 1000}},
+    quick={"alive, depth 2": {"depth": 2}, "breaks": {"breaks": 100}},
     measure=measure,
-    reason_to_skip=reason_to_skip,
-    rounds=2,
     columns=[
-        *(Column(f"alive, depth {depth}", f"alive {depth}", "alive") for depth in DEPTHS),
-        Column("MiB more after breaks", "breaks", "leaked", 2**-20, "MiB"),
-        Column("threads more", "breaks", "threads"),
+        *(Column(key, key, "alive") for key in DEPTHS),
+        Column("more memory after breaks", "breaks", "leaked", 2**-20, "MiB"),
+        Column("more threads", "breaks", "threads"),
     ],
-    more_columns={
-        "Items begun and not yet delivered": [
-            Column(f"held, depth {depth}", f"alive {depth}", "held") for depth in DEPTHS
-        ]
-    },
-    note="The floor is the depth and the item in the consumer's hands: depth + 1 alive, depth held.",
+    rounds=2,
 )
