@@ -151,27 +151,28 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "erase")
     # Without what runs a rewritten copy of the package, which covers nothing and takes minutes when traced, and what
     # counts memory, of which coverage needs some too.
-    untraced = ["--ignore=tests/exploration", "--ignore=tests/test_soak.py", "-k", "not leaks_nothing"]
+    untraced = ["--ignore=tests/verification", "-k", "not leaks_nothing"]
     session.run(*PYTHON, "-m", "coverage", "run", "-m", "pytest", *untraced, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
 
-# The long ones, run by name; what they found last stands in docs/design.md and docs/benchmarks.md.
+# The long ones, run by name; what they found last stands in verification/README.md and docs/benchmarks.md.
 
 
 @nox.session
 def explore(session: nox.Session) -> None:
-    """Explore the hand-off's schedules far beyond what the suite does: up to half an hour."""
+    """Explore the channel's schedules far beyond what the suite does: up to half an hour."""
     session.install(".[test]")
-    session.run(*PYTHON, "-m", "pytest", "tests/exploration", *session.posargs, env={"PREFETCH_EXPLORE": "1"})
+    tests = ["tests/verification/test_explorer.py", "tests/verification/test_seeded_bugs.py"]
+    session.run(*PYTHON, "-m", "pytest", *tests, *session.posargs, env={"PREFETCH_EXPLORE": "1"})
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Use everything at once, at random, for two minutes or ``-- --minutes N``."""
     session.install(".[test]")
-    session.run(*PYTHON, "tests/soak.py", *session.posargs)
+    session.run(*PYTHON, "-m", "verification.soak", *session.posargs)
 
 
 @nox.session
@@ -187,4 +188,4 @@ def bench(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Break the package in one place at a time: a test has to fail. An hour or so; ``-- --log FILE`` resumes."""
     session.install(".[test]", "cosmic-ray==8.7.*")
-    session.run("python", "tests/mutate.py", *session.posargs)
+    session.run("python", "-m", "verification.mutants", *session.posargs)

@@ -1,10 +1,9 @@
 """The real code, compiled with a switch point before each access to shared state.
 
 The functions of `_atomic.py` and `_channel.py`, the consumer in `_generator.py` and the worker's loop in `_worker.py`
-become generators: loads and
-stores of attributes that are written outside a constructor, item stores, steps of a `map`, and methods of a queue or a
-set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build does,
-and it is the same on every Python: a schedule found on one can be replayed on another.
+become generators: loads and stores of attributes that are written outside a constructor, item stores, steps of a `map`,
+and methods of a queue or a set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as
+a free-threaded build does, and it is the same on every Python: a schedule found on one can be replayed on another.
 
 Not instrumented: constructors (nobody shares the object yet), what puts an exception in order for who raises it, and
 the counters of `Stats`, on which nothing depends.
@@ -27,10 +26,7 @@ from . import primitives
 SOURCE = Path(prefetch_generator.__file__).parent
 PARTS = {
     "_generator.py": {"BackgroundGenerator", "next", "_raise_end"},
-    "_worker.py": {
-        "_produce",
-        "_as_raised_by_source",
-    },  # its loop; what comes after that, each scenario says for itself
+    "_worker.py": {"_produce", "_as_raised_by_source"},  # its loop; what comes after it, each scenario says for itself
 }
 PLAIN = {
     "bool",

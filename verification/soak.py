@@ -1,9 +1,9 @@
 """Use the library in every way at once, at random, for a while, and check everything that can be checked.
 
-`python tests/soak.py --minutes 2` runs rounds until the time is up. Each round is a handful of episodes side by side,
-under a switch interval between 1 µs and 5 ms: consumers that take all, break, close, stop, time out or are interrupted;
-sources that end, fail, stop, wait or come in chains. After each round no thread may be left, and now and then no file
-descriptor and no memory either. A hang is a violation too: then the stacks of all threads are printed.
+`python -m verification.soak --minutes 2` runs rounds until the time is up. Each round is a handful of episodes side by
+side, under a switch interval between 1 µs and 5 ms. Consumers take all, break, close, stop, time out or are
+interrupted; sources end, fail, stop, wait or come in chains. After each round no thread may be left, and now and then
+no file descriptor and no memory either. A hang is a violation too: it prints the stacks of all threads.
 
 `--seed` repeats the same episodes; threads will still meet in other ways. The exit status is 0 if all went well.
 """
@@ -32,7 +32,7 @@ from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, cu
 HANG = 60.0  # seconds; no round takes that long
 PROGRESS = 10.0  # seconds between two lines
 WORKERS = "BackgroundGenerator-soak"
-DEPTHS = [1, 1, 2, 3, 8, 64, 0]
+BOUNDS = [1, 1, 2, 3, 8, 64, 0]
 FILES = Path("/proc/self/fd")
 BLOCKS_ALLOWED = 3000  # of memory, more than after the warm-up: caches still fill
 
@@ -89,12 +89,12 @@ class Episode:
     # What sources do
 
     def make(
-        self, source: Iterator[int], depth: int | None = None, event: StopEvent | None = None
+        self, source: Iterator[int], max_prefetch: int | None = None, event: StopEvent | None = None
     ) -> BackgroundGenerator[int]:
         self.counters.generators.put(1)
-        if depth is None:
-            depth = self.random.choice(DEPTHS)
-        return BackgroundGenerator(source, depth, stop_event=event, name="soak")
+        if max_prefetch is None:
+            max_prefetch = self.random.choice(BOUNDS)
+        return BackgroundGenerator(source, max_prefetch, stop_event=event, name="soak")
 
     def numbers(self, n: int, failure: BaseException | None = None) -> Generator[int, None, int]:
         """Give range(n), now and then not at once, and return n or fail."""

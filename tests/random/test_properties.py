@@ -1,4 +1,4 @@
-"""Contract A1, A2, A7, A8, B1, B2 and C1 for any source, any depth, any number of consumers, any moment of close().
+"""Contract A1, A2, A7, A8, B1, B2 and C1 for any source, any bound, any number of consumers, any moment of close().
 
 A moment is a count of steps, never a time: source and consumer shake hands.
 """
@@ -16,10 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prefetch_generator import BackgroundGenerator, current_stop_event
+from tests.helpers import LONG
 
-from .helpers import LONG
-
-depths = st.integers(-2, 5)
+bounds = st.integers(-2, 5)
 things = st.sampled_from(
     [None, 0, "", StopIteration, StopIteration(1), ValueError("an item"), GeneratorExit(), [], iter]
 )
@@ -51,24 +50,24 @@ def same(found: list[object], expected: list[object]) -> bool:
     return list(map(id, found)) == list(map(id, expected))
 
 
-def may_be_asked(items: list[object], depth: int, delivered: int) -> int:
+def may_be_asked(items: list[object], max_prefetch: int, delivered: int) -> int:
     """Return how often the source is asked at most, and if given time is asked: the end takes a step, too."""
     steps = len(items) + 1
-    return steps if depth <= 0 else min(steps, depth + delivered)
+    return steps if max_prefetch <= 0 else min(steps, max_prefetch + delivered)
 
 
-@pytest.mark.parametrize("depth", [-(10**30), sys.maxsize, sys.maxsize + 1, 10**30])
-def test_depth_may_be_any_integer(depth: int) -> None:
+@pytest.mark.parametrize("max_prefetch", [-(10**30), sys.maxsize, sys.maxsize + 1, 10**30])
+def test_max_prefetch_may_be_any_integer(max_prefetch: int) -> None:
     """A1, A3: No integer is too large, or too small, to be a bound."""
-    with BackgroundGenerator("abc", depth) as bg:
+    with BackgroundGenerator("abc", max_prefetch) as bg:
         assert list(bg) == ["a", "b", "c"]
 
 
 @many
-@given(sources, depths, returns)
-def test_order_and_return_value(items: list[object], depth: int, result: object) -> None:
+@given(sources, bounds, returns)
+def test_order_and_return_value(items: list[object], max_prefetch: int, result: object) -> None:
     """A1, A7: Every item is delivered, in order, and the return value arrives as `StopIteration.value`."""
-    bg = BackgroundGenerator(give(items, lambda: result, SimpleQueue()), depth)
+    bg = BackgroundGenerator(give(items, lambda: result, SimpleQueue()), max_prefetch)
     assert same([next(bg) for _ in items], items)
     with pytest.raises(StopIteration) as end:
         next(bg)
@@ -79,8 +78,8 @@ def test_order_and_return_value(items: list[object], depth: int, result: object)
 
 
 @many
-@given(sources, depths, failures)
-def test_place_of_the_exception(items: list[object], depth: int, failure: BaseException) -> None:
+@given(sources, bounds, failures)
+def test_place_of_the_exception(items: list[object], max_prefetch: int, failure: BaseException) -> None:
     """B1: Whatever the source raises reaches the consumer after the items before it: the same object, once."""
     workers: SimpleQueue[threading.Thread] = SimpleQueue()
 
@@ -88,8 +87,8 @@ def test_place_of_the_exception(items: list[object], depth: int, failure: BaseEx
         workers.put(threading.current_thread())
         raise failure
 
-    bg = BackgroundGenerator(give(items, fail, SimpleQueue()), depth)
-    if may_be_asked(items, depth, delivered=0) > len(items):
+    bg = BackgroundGenerator(give(items, fail, SimpleQueue()), max_prefetch)
+    if may_be_asked(items, max_prefetch, delivered=0) > len(items):
         workers.get(timeout=LONG).join(LONG)  # so the failure is there before the first item is taken
     assert same([next(bg) for _ in items], items)
     with pytest.raises(type(failure)) as raised:
@@ -99,20 +98,20 @@ def test_place_of_the_exception(items: list[object], depth: int, failure: BaseEx
 
 
 @many
-@given(sources, depths, st.integers(0, 8))
+@given(sources, bounds, st.integers(0, 8))
 @example([None] * 8, 1, 0)
 @example([None] * 8, 1, 3)
 @example([None] * 8, 5, 0)
-def test_exact_bound_at_any_moment_of_close(items: list[object], depth: int, taken: int) -> None:
+def test_exact_bound_at_any_moment_of_close(items: list[object], max_prefetch: int, taken: int) -> None:
     """A2, C1: The source is asked for max_prefetch items more than were delivered, and never for another.
 
     That holds whenever it is closed; nothing is delivered after that.
     """
     asked: SimpleQueue[int] = SimpleQueue()
-    bg = BackgroundGenerator(give(items, no_result, asked), depth)
+    bg = BackgroundGenerator(give(items, no_result, asked), max_prefetch)
     taken = min(taken, len(items))
     assert same(list(islice(bg, taken)), items[:taken])
-    for step in range(may_be_asked(items, depth, taken)):
+    for step in range(may_be_asked(items, max_prefetch, taken)):
         assert asked.get(timeout=LONG) == step
     assert bg.close()
     assert list(bg) == []
@@ -120,9 +119,9 @@ def test_exact_bound_at_any_moment_of_close(items: list[object], depth: int, tak
 
 
 @many
-@given(depths, st.lists(st.sampled_from(["make one", "take one"]), max_size=30))
+@given(bounds, st.lists(st.sampled_from(["make one", "take one"]), max_size=30))
 @example(1, ["make one", "take one", "make one", "make one", "take one"])
-def test_exact_bound_in_any_interleaving(depth: int, script: list[str]) -> None:
+def test_exact_bound_in_any_interleaving(max_prefetch: int, script: list[str]) -> None:
     """A1, A2, C1, E3: However the steps of the source and of the consumer alternate, there is nothing to be lost.
 
     The worker is in the source exactly when there is room, `next()` has an item exactly when one was made, and a stop
@@ -140,9 +139,9 @@ def test_exact_bound_in_any_interleaving(depth: int, script: list[str]) -> None:
             number += 1
 
     def has_room() -> bool:
-        return depth <= 0 or made - taken < depth
+        return max_prefetch <= 0 or made - taken < max_prefetch
 
-    bg = BackgroundGenerator(source(), depth)
+    bg = BackgroundGenerator(source(), max_prefetch)
     made = taken = 0
     assert asked.get(timeout=LONG) == 0
     for step in script:
@@ -196,8 +195,8 @@ def all_items(consumers: list[Consumer]) -> list[int]:
 
 
 @many
-@given(st.integers(0, 30), depths, st.integers(1, 5), st.none() | failures)
-def test_any_number_of_consumers(items: int, depth: int, number: int, failure: BaseException | None) -> None:
+@given(st.integers(0, 30), bounds, st.integers(1, 5), st.none() | failures)
+def test_any_number_of_consumers(items: int, max_prefetch: int, number: int, failure: BaseException | None) -> None:
     """A8, B2: Each item goes to exactly one of them, all of them end, exactly one gets the failure (or the result)."""
 
     def source() -> Generator[int, None, str]:
@@ -206,7 +205,7 @@ def test_any_number_of_consumers(items: int, depth: int, number: int, failure: B
             raise failure
         return "result"
 
-    bg = BackgroundGenerator(source(), depth)
+    bg = BackgroundGenerator(source(), max_prefetch)
     consumers = [Consumer(bg) for _ in range(number)]
     assert all_items(consumers) == list(range(items))
     ends = [consumer.end for consumer in consumers]
@@ -219,8 +218,8 @@ def test_any_number_of_consumers(items: int, depth: int, number: int, failure: B
 
 
 @many
-@given(st.integers(0, 10), depths, st.integers(1, 4), st.booleans())
-def test_any_moment_of_close_in_the_source(moment: int, depth: int, number: int, by_itself: bool) -> None:
+@given(st.integers(0, 10), bounds, st.integers(1, 4), st.booleans())
+def test_any_moment_of_close_in_the_source(moment: int, max_prefetch: int, number: int, by_itself: bool) -> None:
     """A1, A8, C1, C3: Closed in any step of the source, by another thread or by the source itself, it ends.
 
     All waiting consumers end, what they got came in order and once, the step is the source's last, and it is closed.
@@ -241,7 +240,7 @@ def test_any_moment_of_close_in_the_source(moment: int, depth: int, number: int,
         finally:
             log.append("closed")
 
-    bg = BackgroundGenerator(source(), depth)
+    bg = BackgroundGenerator(source(), max_prefetch)
     consumers = [Consumer(bg) for _ in range(number)]
     assert reached.wait(LONG)
     assert bg.close(LONG)

@@ -1,4 +1,4 @@
-"""Bugs of the kind that a channel has, and in which scenario each must show."""
+"""Bugs of the kind that a channel has, and the scenario in which each must show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .instrument import Change
 from .scenarios import CIRCLES, Circle, Scenario
 
 
-class Mutant(NamedTuple):
+class SeededBug(NamedTuple):
     """A name, the changes that make it, and where it is looked for."""
 
     name: str
@@ -57,8 +57,8 @@ RING = """\
             self.bells.discard(bell)
 """
 
-MUTANTS = [
-    Mutant(
+SEEDED_BUGS = [
+    SeededBug(
         "the worker announces itself after its look",
         (
             channel(
@@ -71,18 +71,18 @@ MUTANTS = [
         ),
         PAUSES,
     ),
-    Mutant(
+    SeededBug(
         "the worker takes its call back before it sleeps",
         (channel("        self.wakeups.get()", "        self.wake_worker = _NOBODY\n        self.wakeups.get()"),),
         PLAIN,
     ),
-    Mutant(
+    SeededBug(
         "the worker counts one place too many",
         (channel("self.max_prefetch - self.items", "self.max_prefetch + 1 - self.items"),),
         PLAIN,
     ),
-    Mutant("the consumer does not answer", (consumer(ANSWER, ""),), PAUSES),
-    Mutant(
+    SeededBug("the consumer does not answer", (consumer(ANSWER, ""),), PAUSES),
+    SeededBug(
         "the consumer answers before it takes",
         (
             consumer(
@@ -94,7 +94,7 @@ MUTANTS = [
         ),
         PAUSES,
     ),
-    Mutant(
+    SeededBug(
         "the worker rings before it puts",
         (
             worker("\n            if channel.bells:\n                channel.ring()\n", "\n"),
@@ -102,13 +102,13 @@ MUTANTS = [
         ),
         PLAIN,
     ),
-    Mutant("the worker does not ring", (worker("                channel.ring()", "                pass"),), PLAIN),
-    Mutant(
+    SeededBug("the worker does not ring", (worker("                channel.ring()", "                pass"),), PLAIN),
+    SeededBug(
         "one bell is rung, not all",
         (channel(RING, f"{RING}            break\n"),),
         TWO,
     ),
-    Mutant(
+    SeededBug(
         "the consumer announces its bell after its look",
         (
             channel("            self.bells.add(bell)\n", ""),
@@ -116,48 +116,48 @@ MUTANTS = [
         ),
         PLAIN,
     ),
-    Mutant(
+    SeededBug(
         "the consumer does not look for the end before it sleeps",
         (channel(LOOKS, LOOKS.replace("self.over or ", "")),),
         PLAIN,
     ),
-    Mutant(
+    SeededBug(
         "the consumer does not look for a cancel before it sleeps",
         (channel(LOOKS, LOOKS.replace(" or self.cancelled", "")),),
         STUCK,
     ),
-    Mutant(
+    SeededBug(
         "the consumer looks for the end after the buffer",
         (
             consumer("over = channel.over  #", "pass  #"),
             consumer("if over or channel.cancelled", "if channel.over or channel.cancelled"),
         ),
-        Scenario(items=1, depth=2),
+        Scenario(items=1, max_prefetch=2),
     ),
-    Mutant(
+    SeededBug(
         "the end is said before the last item",
         (worker(PUT, f"                channel.over = True\n{PUT}"),),
         PLAIN,
     ),
-    Mutant(
+    SeededBug(
         "the end is said before the outcome",
         (channel("        if outcome is not None:\n", "        self.over = True\n        if outcome is not None:\n"),),
         Scenario(items=1, fails=True, unsettled=True),
     ),
-    Mutant("the end is not rung", (channel("the outcome: who sees it finds both\n        self.ring()", ""),), PLAIN),
-    Mutant(
+    SeededBug("the end is not rung", (channel("the outcome: who sees it finds both\n        self.ring()", ""),), PLAIN),
+    SeededBug(
         "the failure is looked at, not taken",
         (atomic("map(self._held.pop, ", "map(self._held.get, "),),
         Scenario(items=1, fails=True),
     ),
-    Mutant(
+    SeededBug(
         "a cancelled item is delivered",
         (consumer("                    if not channel.cancelled:", "                    if True:"),),
         CANCEL,
     ),
-    Mutant("cancel does not answer the worker", (channel(CANCEL_END, "        self.ring()\n"),), UNHEARD),
-    Mutant("cancel does not ring", (channel(CANCEL_END, CANCEL_END.replace("        self.ring()\n", "")),), STUCK),
-    Mutant(
+    SeededBug("cancel does not answer the worker", (channel(CANCEL_END, "        self.ring()\n"),), UNHEARD),
+    SeededBug("cancel does not ring", (channel(CANCEL_END, CANCEL_END.replace("        self.ring()\n", "")),), STUCK),
+    SeededBug(
         "cancel says so last",
         (
             channel("        self.cancelled = True  # first", "        # first"),
@@ -165,12 +165,12 @@ MUTANTS = [
         ),
         STUCK,
     ),
-    Mutant(
+    SeededBug(
         "the end does not drop what came after a cancel",
         (channel("            self.drop()  # what", "            pass  # what"),),
         UNHEARD,
     ),
-    Mutant(
+    SeededBug(
         "a full buffer hides a cancel from the worker",
         (
             channel("        while not self.cancelled:", "        while True:"),
@@ -180,12 +180,12 @@ MUTANTS = [
         ),
         UNHEARD,
     ),
-    Mutant(
+    SeededBug(
         "the worker goes on for nobody",
         (channel("            if self.owner() is None:", "            if False:"),),
         Scenario(items=3, consumers=0, dropped=True),
     ),
-    Mutant(
+    SeededBug(
         "a worker says what it waits for after it has looked for a circle",
         (
             channel("                    here.waits_for = self, news\n", "                    pass\n"),
@@ -193,17 +193,17 @@ MUTANTS = [
         ),
         CIRCLES[0],
     ),
-    Mutant(
+    SeededBug(
         "a worker that has something to do is taken to wait",
         (channel(" or is_there():\n                return", ":\n                return"),),
         CIRCLES[3],
     ),
-    Mutant(
+    SeededBug(
         "a circle is not looked at again",
         (channel("for wait in reversed(circle)", "for wait in circle[len(circle) :]"),),
         CIRCLES[3],
     ),
-    Mutant(
+    SeededBug(
         "a circle is looked at again from the beginning",
         (
             channel("for wait in reversed(circle)", "for wait in circle"),
@@ -215,10 +215,10 @@ MUTANTS = [
         ),
         CIRCLES[3],
     ),
-    Mutant(
+    SeededBug(
         "a worker that was woken is taken to wait",
         (channel("                here.waits_for = None\n", "                pass\n"),),
         CIRCLES[2],
     ),
-    Mutant("the worker does not look for a cancel", (worker("if channel.cancelled:\n", "if False:\n"),), UNHEARD),
+    SeededBug("the worker does not look for a cancel", (worker("if channel.cancelled:\n", "if False:\n"),), UNHEARD),
 ]

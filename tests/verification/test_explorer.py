@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from .instrument import load_code
-from .scenarios import CIRCLES, FULL, LARGE, QUICK, Circle, Scenario
-from .scheduler import AnyOrder, Priorities, Search, explore, replay, sample
+from verification.explorer.instrument import load_code
+from verification.explorer.scenarios import CIRCLES, FULL, LARGE, QUICK, Circle, Scenario
+from verification.explorer.scheduler import AnyOrder, Priorities, Search, explore, replay, sample
 
 CODE = load_code()
 SEEDS = range(5_000 if os.environ.get("PREFETCH_EXPLORE") else 200)

@@ -24,7 +24,7 @@ class Scenario:
     """Who is there, and what happens."""
 
     items: int = 2
-    depth: int = 1
+    max_prefetch: int = 1
     consumers: int = 1
     cancels: int = 0  # close(), a stop event or the collector: each a thread that calls cancel() once
     fails: bool = False  # the source, after its items
@@ -42,7 +42,7 @@ class Scenario:
         return bool(self.cancels or self.dropped)
 
     def __str__(self) -> str:
-        words = [f"{self.items} items, depth {self.depth}, {self.consumers} consumers"]
+        words = [f"{self.items} items, max_prefetch {self.max_prefetch}, {self.consumers} consumers"]
         words += [f"{self.cancels} cancels"] if self.cancels else []
         words += [
             word for word in ("fails", "stuck", "impatient", "pauses", "unsettled", "dropped") if getattr(self, word)
@@ -55,7 +55,7 @@ class Run:
 
     def __init__(self, scenario: Scenario, code: Code) -> None:
         self.scenario = scenario
-        self.channel = code.Channel(scenario.depth, self)
+        self.channel = code.Channel(scenario.max_prefetch, self)
         self.source = Source(self)
         self.produce = code.produce
         self.consumer = code.Consumer()
@@ -184,7 +184,7 @@ class Source(Stepping):
     def step(self) -> Steps:
         scenario, items = self.run.scenario, self.run.channel.items
         self.pulled += 1
-        if self.pulled - items.taken > scenario.depth:
+        if self.pulled - items.taken > scenario.max_prefetch:
             self.run.wrong.append(f"pulled {self.pulled} when {items.taken} were taken")
         self.pulled_after_cancel += self.run.stopped
         if self.pulled_after_cancel > 1:
@@ -198,7 +198,7 @@ class Source(Stepping):
         raise Failed if scenario.fails else End
 
     def is_ahead(self) -> bool:
-        ahead = len(self.run.delivered[0]) + self.run.scenario.depth
+        ahead = len(self.run.delivered[0]) + self.run.scenario.max_prefetch
         return self.pulled >= min(ahead, self.run.scenario.items)
 
 
@@ -208,14 +208,14 @@ class Circle:
 
     first: str  # "give", or "take" one from the other, and so on
     second: str
-    depth: int
+    max_prefetch: int
     stuck: bool  # they come to a point where each waits for the other
 
     def __call__(self, code: Code) -> Callable[[], CircleRun]:
         return lambda: CircleRun(self, code)
 
     def __str__(self) -> str:
-        return f"{self.first} / {self.second}, depth {self.depth}"
+        return f"{self.first} / {self.second}, max_prefetch {self.max_prefetch}"
 
 
 class CircleRun:
@@ -226,7 +226,7 @@ class CircleRun:
         self.ends = [code.Consumer(), code.Consumer()]
         self.failures: list[str] = []
         for number, consumer in enumerate(self.ends, start=1):
-            consumer._channel = code.Channel(circle.depth, self)
+            consumer._channel = code.Channel(circle.max_prefetch, self)
             consumer._process, consumer._worker = None, SimpleNamespace(join=consumer._channel.is_over)
             consumer._channel.worker_ident = number
             Current.workers[number] = WorkerThread(StopEvent())
@@ -282,14 +282,14 @@ CIRCLES = [
 # What is explored in every run of the tests, with how many preemptions; `None` is every schedule there is.
 QUICK = [
     (Scenario(items=1), None),
-    (Scenario(items=1, depth=2), None),
+    (Scenario(items=1, max_prefetch=2), None),
     (Scenario(items=2), 2),
     (Scenario(items=3), 2),
-    (Scenario(items=3, depth=2, fails=True), 2),
+    (Scenario(items=3, max_prefetch=2, fails=True), 2),
     (Scenario(items=2, fails=True, unsettled=True), 2),
     (Scenario(items=2, impatient=True), 2),
     (Scenario(items=2, pauses=True), 2),
-    (Scenario(items=3, depth=2, consumers=0, cancels=1), None),
+    (Scenario(items=3, max_prefetch=2, consumers=0, cancels=1), None),
     (Scenario(items=2, consumers=0, cancels=1), None),
     (Scenario(items=2, consumers=0, dropped=True), None),
     (Scenario(items=1, cancels=1), 2),
@@ -307,27 +307,27 @@ QUICK = [
 
 # What can only be sampled.
 LARGE = [
-    Scenario(items=6, depth=3, consumers=3),
-    Scenario(items=5, depth=2, consumers=3, fails=True, impatient=True),
-    Scenario(items=6, depth=2, consumers=2, cancels=2),
-    Scenario(items=4, depth=1, consumers=3, cancels=1, stuck=True),
+    Scenario(items=6, max_prefetch=3, consumers=3),
+    Scenario(items=5, max_prefetch=2, consumers=3, fails=True, impatient=True),
+    Scenario(items=6, max_prefetch=2, consumers=2, cancels=2),
+    Scenario(items=4, max_prefetch=1, consumers=3, cancels=1, stuck=True),
 ]
 
 # What takes minutes, and is run by PREFETCH_EXPLORE=1.
 FULL = [
     (Scenario(items=2), None),
-    (Scenario(items=3, depth=2), None),
+    (Scenario(items=3, max_prefetch=2), None),
     (Scenario(items=2, fails=True), None),
     (Scenario(items=3), 3),
     (Scenario(items=2, impatient=True), 3),
     (Scenario(items=1, cancels=1), 3),
     (Scenario(items=1, cancels=1, stuck=True), 3),
     (Scenario(items=2, cancels=1), 2),
-    (Scenario(items=3, depth=2, cancels=1, fails=True), 2),
+    (Scenario(items=3, max_prefetch=2, cancels=1, fails=True), 2),
     (Scenario(items=1, cancels=2), 2),
     (Scenario(items=1, consumers=2), 2),
     (Scenario(items=2, consumers=2), 2),
-    (Scenario(items=3, depth=2, consumers=2, fails=True), 2),
+    (Scenario(items=3, max_prefetch=2, consumers=2, fails=True), 2),
     (Scenario(items=1, consumers=2, cancels=1), 1),
     (Scenario(items=1, consumers=2, cancels=1, stuck=True), 1),
 ]

@@ -4,7 +4,7 @@ Hypothesis plays the user: it makes generators, tells their sources what to do n
 drops, and after every step compares what it sees with a model. Sources, consumers and closers are threads that wait for
 each other and never for a time: whoever has something to say puts it into a queue.
 
-A longer run: `PREFETCH_EXAMPLES=5000 python -m pytest tests/test_state_machine.py -o timeout=0`
+A longer run: `PREFETCH_EXAMPLES=5000 python -m pytest tests/random/test_state_machine.py -o timeout=0`
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, current_stop_event
-
-from .helpers import GIL, LONG, when_asleep
+from tests.helpers import GIL, LONG, when_asleep
 
 EXAMPLES = int(os.environ.get("PREFETCH_EXAMPLES", "120" if GIL else "40"))  # each collection is a full one there
 
@@ -126,8 +125,8 @@ class Caller(threading.Thread):
 class Model:
     """One generator, and what is to be expected of it."""
 
-    def __init__(self, number: int, depth: int, way_to_close: str, shared: StopEvent | None) -> None:
-        self.number, self.depth, self.shared = number, depth, shared
+    def __init__(self, number: int, max_prefetch: int, way_to_close: str, shared: StopEvent | None) -> None:
+        self.number, self.max_prefetch, self.shared = number, max_prefetch, shared
         self.source = Source(way_to_close)
         self.steps = 0  # that the source was asked for
         self.taken = 0
@@ -142,7 +141,7 @@ class Model:
         self.waited: SimpleQueue[tuple[Caller, Outcome]] = SimpleQueue()
         self.was_closed: SimpleQueue[tuple[Caller, Outcome]] = SimpleQueue()
         self.bg: BackgroundGenerator[object] | None = BackgroundGenerator(
-            self.source, depth, stop_event=shared, name=str(number)
+            self.source, max_prefetch, stop_event=shared, name=str(number)
         )
         self.ref = weakref.ref(self.bg)
 
@@ -153,7 +152,7 @@ class Model:
 
     @property
     def has_room(self) -> bool:
-        return self.depth <= 0 or len(self.buffer) < self.depth
+        return self.max_prefetch <= 0 or len(self.buffer) < self.max_prefetch
 
     def workers(self) -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == f"BackgroundGenerator-{self.number}"]
@@ -203,14 +202,14 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.models) < 4)
     @rule(
-        depth=st.sampled_from([1, 1, 2, 3, 0]),
+        max_prefetch=st.sampled_from([1, 1, 2, 3, 0]),
         way_to_close=st.sampled_from(WAYS_TO_CLOSE),
         event=st.sampled_from([None, 0, 1]),
     )
-    def make(self, depth: int, way_to_close: str, event: int | None) -> None:
+    def make(self, max_prefetch: int, way_to_close: str, event: int | None) -> None:
         shared = None if event is None else self.events[event]
         self.count += 1
-        model = Model(self.count, depth, way_to_close, shared)
+        model = Model(self.count, max_prefetch, way_to_close, shared)
         if shared in self.set_events:
             model.stopped = model.ended = True
         self.models.append(model)
@@ -470,8 +469,8 @@ class Machine(RuleBasedStateMachine):
             assert len(model.source.threads) <= 1  # A5
             if model.bg is None:
                 continue
-            if not model.stopped and model.depth > 0:
-                assert model.steps - (model.ended and not model.in_step) - model.taken <= model.depth
+            if not model.stopped and model.max_prefetch > 0:
+                assert model.steps - (model.ended and not model.in_step) - model.taken <= model.max_prefetch
             delivered, buffered, producer_wait, consumer_wait = model.bg.stats
             assert delivered == model.taken
             assert producer_wait >= 0

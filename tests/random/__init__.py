@@ -1,0 +1,1 @@
+"""What Hypothesis makes up: sources, consumers, and what a user does with them."""

@@ -1,0 +1,1 @@
+"""The quick part of `verification`, in every run of the suite."""
