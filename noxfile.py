@@ -75,7 +75,7 @@ def wheel(session: nox.Session) -> None:
 
     with tarfile.open(sdist) as tar:
         packed = {name.partition("/")[2] for name in tar.getnames()}
-    for name in ("LICENSE", "README.md", "noxfile.py", "tests/test_examples.py"):
+    for name in ("LICENSE", "README.md", "noxfile.py", "tests/documents/test_examples.py"):
         if name not in packed:
             session.error(f"{name} is missing from the sdist")
     with zipfile.ZipFile(built) as archive:
@@ -140,7 +140,8 @@ def integrations(session: nox.Session) -> None:
     for requirement in missing:
         session.warn(f"NOT TESTED: {requirement} is not to be had here; what needs it only skips")
     # Of the examples, one needs torch.
-    session.run(*PYTHON, "-m", "pytest", "-rs", "tests/integrations", "tests/test_examples.py", *session.posargs)
+    tests = ["tests/integrations", "tests/documents/test_examples.py"]
+    session.run(*PYTHON, "-m", "pytest", "-rs", *tests, *session.posargs)
 
 
 @nox.session

@@ -1,8 +1,10 @@
-"""Contract C7: interpreter exit, each time in a process of its own."""
+"""Contract, section C, sentence 7: the end of the process, and of a child of `multiprocessing`."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,36 +13,299 @@ from pathlib import Path
 
 import pytest
 
-from .helpers import LONG, PACKAGE, posix, python
+from prefetch_generator import (
+    BackgroundGenerator,
+    StopEvent,
+    _stop,
+)
+from tests.helpers import (
+    LONG,
+    PACKAGE,
+    posix,
+    python,
+)
 
-# What the scripts below start with.
-PROLOGUE = """
-import itertools, os, sys, threading, time
-from prefetch_generator import BackgroundGenerator, current_stop_event
+from .support import AT_EXIT, run_to_its_exit, run_with_ctrl_c
 
-inside = threading.Semaphore(0)  # released by a source that is about to be stuck
+METHODS = [pytest.param("fork", marks=posix), "spawn", pytest.param("forkserver", marks=posix)]
 
-def say(*words):
-    os.write(1, (" ".join(words) + "\\n").encode())  # a line at a time, whichever thread it is
 
-def counting(name="source"):
+def run_file(tmp_path: Path, script: str, *options: str) -> tuple[list[str], str]:
+    """Run the script, after the prologue, from a file, which a child may have to import."""
+    path = tmp_path / "script.py"
+    path.write_text(AT_EXIT + textwrap.dedent(script), encoding="utf-8")
+    out, err = python(*options, str(path))
+    return out.splitlines(), err
+
+
+def run_reading(source: str, *more: str) -> tuple[int, str, str]:
+    """End a program while a worker sits in a read, with stdin still open; return its status and what it printed."""
+    script = f"""
+        import csv, io, subprocess
+
+        def told(lines):  # without a frame or a function of this module: a frozen thread would keep the module's names
+            return itertools.chain(itertools.islice(lines, 1), filter(None, map(inside.release, [1])), lines)
+
+        def pipe():
+            reading, writing = os.pipe()
+            os.write(writing, b"first\\n")
+            return io.TextIOWrapper(open(reading, "rb"))
+
+        def process():
+            child = "import sys; print('first', flush=True); sys.stdin.read()"
+            pipes = {{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}}
+            return subprocess.Popen([sys.executable, "-c", child], text=True, **pipes)
+
+        {"; ".join([f"lines = BackgroundGenerator(told(iter({source})))", *more])}
+        print(next(lines), flush=True)
+        inside.acquire()
+    """
+    reading, writing = os.pipe()
+    os.write(writing, b"first\n")
     try:
-        yield from itertools.count()
+        # Without `-X dev`: that a program ends with a process or a file still open is its own affair.
+        done = subprocess.run(
+            [sys.executable, "-c", AT_EXIT + textwrap.dedent(script)],
+            stdin=reading,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=LONG,
+            check=False,
+        )
     finally:
-        say(name, "closed")
+        os.close(reading)
+        os.close(writing)
+    return done.returncode, done.stdout.strip(), done.stderr
 
-def stuck():
-    yield 0
-    inside.release()
-    threading.Event().wait()
 
+LATE = """
+    import multiprocessing, os, sys, threading, time
+    from prefetch_generator import BackgroundGenerator
+
+    def source(name):
+        try:
+            yield from range(9)
+        finally:
+            os.write(1, name)
+
+    def use(name):
+        kept.append(BackgroundGenerator(source(name), 1))
+        next(kept[-1])
+
+    kept = []
+
+    def late():
+        util = sys.modules["multiprocessing.util"]
+        threading.Thread(target=lambda: (wait_for(lambda: util._exiting), use(b"late "))).start()
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 1  # from 3.13 on threads are waited for first, and it does not come
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def forks():
+        use(b"child ")
+        pid = os.fork()
+        if pid == 0:
+            use(b"grandchild ")
+        else:
+            os.waitpid(pid, 0)
+
+    if __name__ == "__main__":
+        for job in (late, forks):
+            process = multiprocessing.get_context("fork").Process(target=job)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
 """
 
 
-def run(script: str, returncode: int = 0, before: str = "") -> tuple[list[str], str]:
-    """Run the script, after `before` and the prologue; return the lines it printed and all that went to stderr."""
-    out, err = python("-c", before + PROLOGUE + textwrap.dedent(script), returncode=returncode)
-    return out.splitlines(), err
+# C7
+
+
+def test_exit_is_announced_to_all_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C7, C8: before the first of them ends, so that no source takes that for the end of the data."""
+    announced = StopEvent()
+    monkeypatch.setattr(_stop._Exit, "event", announced)
+    generators = [BackgroundGenerator(itertools.count()) for _ in range(2)]
+    assert not any(numbers.stop_event.is_set() for numbers in generators)
+    announced._flag = True
+    assert all(numbers.stop_event.is_set() for numbers in generators)
+
+
+@posix
+def test_ctrl_c_with_pythons_own_handler_ends_the_process_and_runs_the_finally() -> None:
+    """C7: an interrupt that nobody catches is an exit like any other; the process dies of SIGINT, as shells expect."""
+    script = """
+        numbers = BackgroundGenerator(source())
+        say(next(numbers))
+        with asleep(lambda: kill(signal.SIGINT)):
+            try:
+                next(numbers)
+            finally:
+                handled.set()
+    """
+    out, err = run_with_ctrl_c(script, -signal.SIGINT)
+    assert out == ["0", "source closed"]
+    assert err.count("Traceback") == 1
+    assert err.endswith("KeyboardInterrupt\n")
+
+
+@posix
+def test_sigterm_ends_a_waiting_process_at_once() -> None:
+    """C7: nothing here stands in the way of a SIGTERM that nobody handles: no thread, no handler, no wait."""
+    script = """
+        numbers = BackgroundGenerator(source())
+        say(next(numbers))
+        with asleep(lambda: kill(signal.SIGTERM)):
+            next(numbers)
+    """
+    started = time.monotonic()
+    assert run_with_ctrl_c(script, -signal.SIGTERM) == (["0"], "")
+    assert time.monotonic() - started < 20
+
+
+@posix
+@pytest.mark.parametrize("where", ["next(numbers)", "numbers.close(None)", "numbers.stop_event.wait()"])
+def test_sigterm_whose_handler_exits_runs_the_finally(where: str) -> None:
+    """C7: the usual handler raises SystemExit: the wait ends at once, and the exit is one like any other."""
+    script = f"""
+        def stays():
+            try:
+                yield 0
+                inside.set()
+                handled.wait()
+                yield 1
+            finally:
+                say("closed")
+
+        def handler(*_):
+            if not handled.is_set():
+                handled.set()
+                sys.exit(143)
+
+        inside = threading.Event()
+        signal.signal(signal.SIGTERM, handler)
+        numbers = BackgroundGenerator(stays(), 1)
+        say(next(numbers))
+        inside.wait()
+        with asleep(lambda: kill(signal.SIGTERM)):
+            {where}
+    """
+    assert run_with_ctrl_c(script, 143) == (["0", "closed"], "")
+
+
+@posix
+def test_ctrl_c_in_the_main_thread_leaves_a_consumer_elsewhere_alone() -> None:
+    """C7: the interrupt is the main thread's; the consumer that it waits for gets all its items before the exit."""
+    script = """
+        def handler(*_):
+            handled.set()
+            raise KeyboardInterrupt
+
+        def waits():
+            yield "first"
+            threading.main_thread().join()
+            yield from map(str, range(500))
+
+        def consume():
+            *items, last = numbers
+            say(len(items), last)
+
+        signal.signal(signal.SIGINT, handler)
+        numbers = BackgroundGenerator(waits())
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        kill(signal.SIGINT)
+        threading.Event().wait()
+    """
+    out, err = run_with_ctrl_c(script, -signal.SIGINT)
+    assert out == ["500 499"]
+    assert err.count("Traceback") == 1
+
+
+def test_a_thousand_live_generators_at_exit() -> None:
+    """C7: every worker is told, and has the time: a thousand that wait, for room or an event, run their finally."""
+    script = """
+        def counts():
+            try:
+                yield from itertools.count()
+            finally:
+                closed.append(1)
+
+        def waits():
+            try:
+                yield 0
+                current_stop_event().wait()
+            finally:
+                closed.append(1)
+
+        import atexit
+        closed, exit = [], []
+        threading.stack_size(256 * 1024)  # a thousand stacks are no problem, but need not be 8 GB
+        generators = [BackgroundGenerator(source(), 1 + n % 3) for n in range(500) for source in (counts, waits)]
+        say(sum(map(next, generators)), threading.active_count())
+        sys.stdout = type("AtTheVeryEnd", (), {"write": None, "flush": lambda self: say(len(closed))})()
+    """
+    started = time.monotonic()
+    out, err = run_with_ctrl_c(script)
+    assert err == ""
+    assert out[0] == "0 1001"
+    assert out[-1] == "1000"
+    assert time.monotonic() - started < 40
+
+
+@pytest.mark.parametrize("leave", ["sys.exit()", "raise SystemExit(5)", "return"])
+def test_exit_from_a_consumer_that_is_the_last_thread(leave: str) -> None:
+    """C7: a non-daemon consumer that leaves in the middle, when the main thread has ended, ends the process well."""
+    script = f"""
+        def consume():
+            for number in numbers:
+                threading.main_thread().join()
+                if number == 100:
+                    {leave}
+
+        def counts():
+            try:
+                yield from itertools.count()
+            finally:
+                say("closed")
+
+        numbers = BackgroundGenerator(counts(), 3)
+        threading.Thread(target=consume).start()
+    """
+    assert run_with_ctrl_c(script) == (["closed"], "")
+
+
+def test_exit_in_a_hurry() -> None:
+    """C7: os._exit() in a consumer, with workers that are full, busy and stuck, is at once, and silent."""
+    script = """
+        def stuck():
+            yield 0
+            threading.Event().wait()
+
+        def busy():
+            yield 0
+            while True:
+                pass
+
+        generators = [BackgroundGenerator(source) for source in (stuck(), busy(), itertools.count())]
+        for numbers in generators:
+            next(numbers)
+        threading.Thread(target=os._exit, args=(7,)).start()
+    """
+    assert run_with_ctrl_c(script, 7) == ([], "")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="no thread can be started any more when exit handlers run")
+def test_an_exit_handler_that_runs_after_the_stop_may_still_make_a_generator() -> None:
+    """C7: the exit stops the generators that there are, not those that other exit handlers still make."""
+    script = """
+        import atexit
+        atexit.register(lambda: print(list(BackgroundGenerator(range(3)))))
+        from prefetch_generator import BackgroundGenerator
+    """
+    assert python("-c", textwrap.dedent(script)) == ("[0, 1, 2]\n", "")
 
 
 def test_at_exit_a_source_at_a_yield_runs_its_finally() -> None:
@@ -49,7 +314,7 @@ def test_at_exit_a_source_at_a_yield_runs_its_finally() -> None:
         numbers = BackgroundGenerator(counting())
         print(next(numbers))
     """
-    assert run(script) == (["0", "source closed"], "")
+    assert run_to_its_exit(script) == (["0", "source closed"], "")
 
 
 def test_at_exit_every_worker_is_told_to_stop() -> None:
@@ -69,7 +334,7 @@ def test_at_exit_every_worker_is_told_to_stop() -> None:
             next(numbers)
     """
     names = [f"counting {n}" for n in range(1, 6)] + [f"waiting {n}" for n in range(5)]
-    out, err = run(script)
+    out, err = run_to_its_exit(script)
     assert (sorted(out), err) == (sorted(f"{name} closed" for name in names), "")
 
 
@@ -90,7 +355,7 @@ def test_at_exit_a_source_gets_time_to_close() -> None:
         for _ in others:
             inside.acquire()
     """
-    assert run(script) == (["closed"], "")
+    assert run_to_its_exit(script) == (["closed"], "")
 
 
 @pytest.mark.parametrize("wait", ["threading.Event().wait()", "while True: pass", "next(numbers)"])
@@ -120,7 +385,7 @@ def test_at_exit_stuck_sources_delay_nothing_further_and_print_nothing(wait: str
         # threads that compute is not the subject.
         script = script.replace("range(30)", "range(3)") + "    sys.setswitchinterval(0.0001)\n"
     started = time.monotonic()
-    assert run(script) == ([], "")
+    assert run_to_its_exit(script) == ([], "")
     assert time.monotonic() - started < 20
 
 
@@ -140,7 +405,7 @@ def test_at_exit_a_source_stuck_in_its_finally_delays_nothing_further() -> None:
         del generators[1::2]
     """
     started = time.monotonic()
-    assert run(script) == ([], "")
+    assert run_to_its_exit(script) == ([], "")
     assert time.monotonic() - started < 20
 
 
@@ -159,7 +424,7 @@ def test_at_exit_sources_that_come_back_too_late_crash_nothing() -> None:
         for numbers in generators:
             next(numbers)
     """
-    assert run(script) == ([], "")
+    assert run_to_its_exit(script) == ([], "")
 
 
 def test_at_exit_the_finally_of_a_dropped_generator_still_runs() -> None:
@@ -180,7 +445,7 @@ def test_at_exit_the_finally_of_a_dropped_generator_still_runs() -> None:
         dropped.set()
         print("left")
     """
-    assert run(script) == (["left", "closed"], "")
+    assert run_to_its_exit(script) == (["left", "closed"], "")
 
 
 def test_at_exit_threads_that_still_consume_get_all_their_items() -> None:
@@ -198,7 +463,7 @@ def test_at_exit_threads_that_still_consume_get_all_their_items() -> None:
         numbers = BackgroundGenerator(source())
         threading.Thread(target=consume).start()
     """
-    assert run(script) == (["500 499"], "")
+    assert run_to_its_exit(script) == (["500 499"], "")
 
 
 def test_at_exit_a_daemon_that_consumes_is_no_trouble() -> None:
@@ -215,7 +480,7 @@ def test_at_exit_a_daemon_that_consumes_is_no_trouble() -> None:
             first.acquire()
     """
     started = time.monotonic()
-    assert run(script) == ([], "")
+    assert run_to_its_exit(script) == ([], "")
     assert time.monotonic() - started < 20
 
 
@@ -257,7 +522,7 @@ def test_at_exit_a_chain_does_not_mistake_the_stop_for_the_end() -> None:
             next(chain)
         sys.settrace(slowly)
     """
-    out, err = run(script)
+    out, err = run_to_its_exit(script)
     assert (sorted(out), err) == (["inner closed"] * 10 + ["innermost closed"] * 10 + ["outer closed"] * 10, "")
 
 
@@ -267,7 +532,7 @@ def test_sys_exit_runs_the_finally_and_keeps_its_status() -> None:
         for number in BackgroundGenerator(counting(), 1):
             sys.exit(3)
     """
-    assert run(script, returncode=3) == (["source closed"], "")
+    assert run_to_its_exit(script, returncode=3) == (["source closed"], "")
 
 
 def test_an_unhandled_exception_runs_the_finally_and_shows_itself_alone() -> None:
@@ -277,7 +542,7 @@ def test_an_unhandled_exception_runs_the_finally_and_shows_itself_alone() -> Non
         for number in numbers:
             raise KeyError("the script's own")
     """
-    out, err = run(script, returncode=1)
+    out, err = run_to_its_exit(script, returncode=1)
     assert out == ["source closed"]
     assert err.startswith("Traceback (most recent call last):")
     assert err.endswith('KeyError: "the script\'s own"\n')
@@ -308,29 +573,7 @@ def test_ctrl_c_ends_a_process_whose_source_is_stuck() -> None:
         for number in BackgroundGenerator(interrupts()):
             print(number, flush=True)
     """
-    assert run(script, returncode=130) == (["0"], "")
-
-
-def test_at_exit_what_a_source_raises_while_being_closed_is_shown() -> None:
-    """C4, C7: nobody calls close() any more, so it goes to threading.excepthook, which prints it; once."""
-    script = """
-        def source():
-            try:
-                yield from itertools.count()
-            finally:
-                raise KeyError("while closing")
-
-        def keep(numbers):
-            threading.Event().wait()
-
-        numbers = BackgroundGenerator(source(), 1)
-        next(numbers)
-        threading.Thread(target=keep, args=(numbers,), daemon=True).start()
-    """
-    out, err = run(script)
-    assert out == []
-    assert err.startswith("Exception in thread BackgroundGenerator-source:\nTraceback")
-    assert err.count("KeyError: 'while closing'") == 1
+    assert run_to_its_exit(script, returncode=130) == (["0"], "")
 
 
 def test_exit_handlers_may_still_iterate() -> None:
@@ -340,7 +583,7 @@ def test_exit_handlers_may_still_iterate() -> None:
         numbers = BackgroundGenerator(itertools.count())
         {handler.format("early")}
     """
-    assert run(script, before=handler.format("late")) == (["early 0", "late over"], "")
+    assert run_to_its_exit(script, before=handler.format("late")) == (["early 0", "late over"], "")
 
 
 @posix
@@ -357,20 +600,7 @@ def test_a_forked_child_exits_without_the_parents_workers() -> None:
             say("child", str(os.waitpid(child, 0)[1]), str(next(numbers)))
     """
     handler = 'import atexit; atexit.register(lambda: say("told" if numbers.stop_event.is_set() else "not told"))'
-    assert run(script, before=handler) == (["not told", "child 0 1", "source closed", "told"], "")
-
-
-# The end of a child that `multiprocessing` has started.
-
-METHODS = [pytest.param("fork", marks=posix), "spawn", pytest.param("forkserver", marks=posix)]
-
-
-def run_file(tmp_path: Path, script: str, *options: str) -> tuple[list[str], str]:
-    """Run the script, after the prologue, from a file, which a child may have to import."""
-    path = tmp_path / "script.py"
-    path.write_text(PROLOGUE + textwrap.dedent(script), encoding="utf-8")
-    out, err = python(*options, str(path))
-    return out.splitlines(), err
+    assert run_to_its_exit(script, before=handler) == (["not told", "child 0 1", "source closed", "told"], "")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -547,49 +777,6 @@ def test_neither_asyncio_nor_multiprocessing_is_imported() -> None:
     assert python("-S", "-c", textwrap.dedent(script)) == ("a b c set()\n", "")
 
 
-# Exit while a worker sits in a blocking read.
-
-
-def run_reading(source: str, *more: str) -> tuple[int, str, str]:
-    """End a program while a worker sits in a read, with stdin still open; return its status and what it printed."""
-    script = f"""
-        import csv, io, subprocess
-
-        def told(lines):  # without a frame or a function of this module: a frozen thread would keep the module's names
-            return itertools.chain(itertools.islice(lines, 1), filter(None, map(inside.release, [1])), lines)
-
-        def pipe():
-            reading, writing = os.pipe()
-            os.write(writing, b"first\\n")
-            return io.TextIOWrapper(open(reading, "rb"))
-
-        def process():
-            child = "import sys; print('first', flush=True); sys.stdin.read()"
-            pipes = {{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}}
-            return subprocess.Popen([sys.executable, "-c", child], text=True, **pipes)
-
-        {"; ".join([f"lines = BackgroundGenerator(told(iter({source})))", *more])}
-        print(next(lines), flush=True)
-        inside.acquire()
-    """
-    reading, writing = os.pipe()
-    os.write(writing, b"first\n")
-    try:
-        # Without `-X dev`: that a program ends with a process or a file still open is its own affair.
-        done = subprocess.run(
-            [sys.executable, "-c", PROLOGUE + textwrap.dedent(script)],
-            stdin=reading,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=LONG,
-            check=False,
-        )
-    finally:
-        os.close(reading)
-        os.close(writing)
-    return done.returncode, done.stdout.strip(), done.stderr
-
-
 @pytest.mark.parametrize(
     "source",
     [
@@ -670,48 +857,6 @@ def test_at_exit_everybody_is_woken_before_a_callback_runs() -> None:
     """
     out, _ = python("-c", textwrap.dedent(script))
     assert out.split() == ["1", "1"]
-
-
-LATE = """
-    import multiprocessing, os, sys, threading, time
-    from prefetch_generator import BackgroundGenerator
-
-    def source(name):
-        try:
-            yield from range(9)
-        finally:
-            os.write(1, name)
-
-    def use(name):
-        kept.append(BackgroundGenerator(source(name), 1))
-        next(kept[-1])
-
-    kept = []
-
-    def late():
-        util = sys.modules["multiprocessing.util"]
-        threading.Thread(target=lambda: (wait_for(lambda: util._exiting), use(b"late "))).start()
-
-    def wait_for(condition):
-        deadline = time.monotonic() + 1  # from 3.13 on threads are waited for first, and it does not come
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-    def forks():
-        use(b"child ")
-        pid = os.fork()
-        if pid == 0:
-            use(b"grandchild ")
-        else:
-            os.waitpid(pid, 0)
-
-    if __name__ == "__main__":
-        for job in (late, forks):
-            process = multiprocessing.get_context("fork").Process(target=job)
-            process.start()
-            process.join()
-            assert process.exitcode == 0
-"""
 
 
 @posix

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .helpers import python
+from tests.helpers import python
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SAID = {
     "hash_files": r"hashed \d+ files, [\d.]+ MB\nreading waited [\d.]+ s, hashing [\d.]+ s\n",
     "sqlite_rows": (r"read 20000 rows, mean 9\.75 degrees\nread the first 3 rows and closed the database\n"),

@@ -1,4 +1,4 @@
-"""Contract D: stop events."""
+"""Contract, section D: stop events, and what is called when they are set."""
 
 from __future__ import annotations
 
@@ -22,10 +22,28 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent, _stop, background, current_stop_event
+from prefetch_generator import (
+    BackgroundGenerator,
+    StopEvent,
+    background,
+    current_stop_event,
+)
+from prefetch_generator._channel import Channel
+from prefetch_generator._stop import own_event
+from tests.helpers import (
+    LONG,
+    PACKAGE,
+    ended,
+    in_thread,
+    interrupted,
+    posix,
+    python,
+    when_asleep,
+    when_time_is_up,
+)
+from tests.test_every_line import Strike
 
-from .helpers import LONG, PACKAGE, ended, in_thread, interrupted, posix, python, when_asleep
-from .test_failure import Strike, StrikeAt, every_strike
+from .support import StrikeAt, every_strike, run_with_ctrl_c
 
 
 @contextmanager
@@ -66,6 +84,19 @@ def until_stopped(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
         yield from itertools.count(1)
     finally:
         closed.put(threading.current_thread())
+
+
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the types of what goes to `sys.unraisablehook`, and where it was raised."""
+    calls: list[str] = []
+
+    def note(args: Any) -> None:
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(args.exc_traceback)]
+        calls.append(f"{args.exc_type.__name__} in {frames[-1]}")
+
+    monkeypatch.setattr(sys, "unraisablehook", note)
+    return calls
 
 
 # D1
@@ -211,6 +242,40 @@ def test_set_in_a_signal_handler_wakes_the_wait_it_interrupts() -> None:
         assert event.wait() is True
 
 
+@posix
+@pytest.mark.parametrize("action", ["shared.set()", "numbers.stop_event.set()", "numbers.close()"])
+def test_sigterm_whose_handler_stops_ends_the_loop(action: str) -> None:
+    """D1, D2: a handler that sets an event, or closes, ends the loop it interrupts as if the data had ended."""
+    script = f"""
+        def handler(*_):
+            handled.set()
+            {action}
+
+        shared = StopEvent()
+        signal.signal(signal.SIGTERM, handler)
+        numbers = BackgroundGenerator(source(), stop_event=shared)
+        with asleep(lambda: kill(signal.SIGTERM)):
+            say(list(numbers))
+        say(numbers.close())
+    """
+    out, err = run_with_ctrl_c(script)
+    assert (sorted(out), err) == (["True", "[0]", "source closed"], "")
+
+
+def test_a_wait_whose_time_is_up_as_the_event_is_set_says_that_it_is_set() -> None:
+    """D1: wait() -> bool, as `threading.Event` has it: what it returns is the state of the event at its end."""
+    event = StopEvent()
+    with when_time_is_up(event.set):
+        assert event.wait(0) is True
+
+
+def test_a_wait_leaves_nothing_behind_at_the_event() -> None:
+    """D1, A6: an event that is waited for again and again holds nothing of the waits that are over."""
+    event = StopEvent()
+    assert event.wait(0) is False
+    assert not event._listeners
+
+
 # D2
 
 
@@ -342,6 +407,19 @@ def test_a_shared_event_keeps_no_generator_alive() -> None:
     assert not event.is_set()
 
 
+def test_a_long_chain_of_stop_events_is_no_recursion() -> None:
+    """D2: stop events may be handed on from generator to generator as often as one likes."""
+    first = StopEvent()
+    last = first
+    channels = [Channel[int](1, object) for _ in range(sys.getrecursionlimit() + 100)]
+    for channel in channels:  # as so many generators would make them
+        last = own_event(channel, last)
+    assert not last.is_set()
+    first.set()
+    assert last.is_set()
+    assert last._flag
+
+
 # D3
 
 
@@ -423,19 +501,6 @@ def test_a_source_that_waits_with_it_is_cancelled_at_once() -> None:
 
 
 # D4
-
-
-@pytest.fixture
-def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect the types of what goes to `sys.unraisablehook`, and where it was raised."""
-    calls: list[str] = []
-
-    def note(args: Any) -> None:
-        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(args.exc_traceback)]
-        calls.append(f"{args.exc_type.__name__} in {frames[-1]}")
-
-    monkeypatch.setattr(sys, "unraisablehook", note)
-    return calls
 
 
 def test_a_callback_is_called_once_on_the_thread_that_sets_the_event() -> None:
@@ -860,13 +925,3 @@ def test_what_strikes_after_the_callback_is_not_taken_for_what_it_raises(unraisa
         signal.signal(signal.SIGUSR1, before)
     event.set()
     assert unraisable == []
-
-
-def test_exit_is_announced_to_all_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C7, C8: before the first of them ends, so that no source takes that for the end of the data."""
-    announced = StopEvent()
-    monkeypatch.setattr(_stop._Exit, "event", announced)
-    generators = [BackgroundGenerator(itertools.count()) for _ in range(2)]
-    assert not any(numbers.stop_event.is_set() for numbers in generators)
-    announced._flag = True
-    assert all(numbers.stop_event.is_set() for numbers in generators)

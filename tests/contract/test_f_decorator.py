@@ -1,4 +1,4 @@
-"""Contract, section F: the decorator."""
+"""Contract, section F: `@background`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from functools import partial
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, background
+from prefetch_generator import (
+    BackgroundGenerator,
+    background,
+)
 
 
 def read(path: str, /, size: int = 4, *more: str, upper: bool = False, **options: object) -> Iterator[str]:
@@ -23,7 +26,11 @@ FORMS = {
     "@background()": background(),
     "@background(max_prefetch=3)": background(max_prefetch=3),
 }
+
+
 every_form = pytest.mark.parametrize("decorate", FORMS.values(), ids=FORMS)
+
+
 Decorator = Callable[[Callable[..., Iterator[str]]], Callable[..., BackgroundGenerator[str]]]
 
 
@@ -32,7 +39,50 @@ def look_ahead(bg: BackgroundGenerator[object]) -> str:
     return repr(bg).rpartition("/")[2]
 
 
-# --- F1 ---------------------------------------------------------------------------------------------------------------
+class Library:
+    """Has every kind of method in the background."""
+
+    suffix = "!"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @background
+    def letters(self, count: int = 9) -> Iterator[str]:
+        yield from self.text[:count] + self.suffix
+
+    @background(max_prefetch=1)
+    def again(self) -> Iterator[str]:
+        yield from self.text * 2
+
+    @classmethod
+    @background
+    def of(cls, text: str) -> Iterator[str]:
+        yield from text + cls.suffix
+
+    @staticmethod
+    @background()
+    def static(text: str) -> Iterator[str]:
+        yield from text
+
+
+class LoudReader(Library):
+    suffix = "!!"
+
+
+def never_called() -> Iterable[int]:
+    pytest.fail("called at decoration")
+
+
+async def coroutine() -> list[int]:
+    return []
+
+
+async def asynchronous() -> AsyncIterator[int]:
+    yield 0
+
+
+# F1
 
 
 @every_form
@@ -74,38 +124,7 @@ def test_max_prefetch_is_handed_on() -> None:
         assert "/" not in repr(bg)
 
 
-# --- F2 ---------------------------------------------------------------------------------------------------------------
-
-
-class Reader:
-    """Has every kind of method in the background."""
-
-    suffix = "!"
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    @background
-    def letters(self, count: int = 9) -> Iterator[str]:
-        yield from self.text[:count] + self.suffix
-
-    @background(max_prefetch=1)
-    def again(self) -> Iterator[str]:
-        yield from self.text * 2
-
-    @classmethod
-    @background
-    def of(cls, text: str) -> Iterator[str]:
-        yield from text + cls.suffix
-
-    @staticmethod
-    @background()
-    def static(text: str) -> Iterator[str]:
-        yield from text
-
-
-class LoudReader(Reader):
-    suffix = "!!"
+# F2
 
 
 def test_plain_functions_methods_class_and_static_methods() -> None:
@@ -114,9 +133,9 @@ def test_plain_functions_methods_class_and_static_methods() -> None:
     assert list(background(read)("ab")) == ["ab"]
     assert list(reader.letters(1)) == list("a!!")
     assert list(reader.again()) == list("abab")
-    assert list(Reader.letters(reader, count=2)) == list("ab!!")
+    assert list(Library.letters(reader, count=2)) == list("ab!!")
     assert list(LoudReader.of("c")) == list(reader.of("c")) == list("c!!")
-    assert list(Reader.static("d")) == list(reader.static(text="d")) == ["d"]
+    assert list(Library.static("d")) == list(reader.static(text="d")) == ["d"]
     assert inspect.signature(reader.letters).parameters.keys() == {"count"}
 
 
@@ -144,19 +163,7 @@ def test_each_call_makes_a_new_generator() -> None:
         assert not second.stop_event.is_set()
 
 
-# --- F3 ---------------------------------------------------------------------------------------------------------------
-
-
-def never_called() -> Iterable[int]:
-    pytest.fail("called at decoration")
-
-
-async def coroutine() -> list[int]:
-    return []
-
-
-async def asynchronous() -> AsyncIterator[int]:
-    yield 0
+# F3
 
 
 def test_a_wrong_argument_of_the_decorator_is_an_error_at_decoration() -> None:

@@ -14,8 +14,7 @@ import pytest
 
 import prefetch_generator
 from prefetch_generator import BackgroundGenerator, Stats, StopEvent, background, current_stop_event, prefetch
-
-from .helpers import LONG
+from tests.helpers import LONG
 
 NAMES = {
     "BackgroundGenerator",
@@ -190,3 +189,11 @@ def test_consumer_wait_is_the_seconds_consumers_waited_for_items() -> None:
         next(bg)
         assert first.consumer_wait < bg.stats.consumer_wait < time.perf_counter() - started
         assert bg.stats.producer_wait == 0.0
+
+
+def test_nothing_else_is_in_the_package() -> None:
+    """Public names: what the package needed to set itself up is gone."""
+    names = {name for name, value in vars(prefetch_generator).items() if not isinstance(value, ModuleType)}
+    assert {name for name in names if not name.startswith("__")} == {
+        name for name in prefetch_generator.__all__ if not name.startswith("__")
+    }

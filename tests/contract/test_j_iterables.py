@@ -1,4 +1,4 @@
-"""Contract J: iterables."""
+"""Contract, section J: `BackgroundIterable`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, BackgroundIterable
+from prefetch_generator import (
+    BackgroundGenerator,
+    BackgroundIterable,
+)
+from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
+from tests.test_every_line import Strike
 
-from .helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
-from .test_failure import Strike, StrikeAt, every_strike
+from .support import StrikeAt, every_strike
 
 
 class Steps:
@@ -491,38 +495,6 @@ def test_a_forked_child_does_not_wait_for_the_parents_workers() -> None:
     assert python("-W", "ignore:This process:DeprecationWarning", "-c", textwrap.dedent(script)) == ("", "")
 
 
-# J3
-
-
-def test_it_keeps_no_generator_alive(no_collector: None) -> None:
-    """J3: `break` ends the worker as ever, and the generator is freed, while the iterable lives on."""
-    countless = Countless()
-    numbers = BackgroundIterable(countless)
-    for _ in range(3):
-        for number in numbers:
-            assert number == 0
-            break
-        assert ended(countless.closed)
-    generator = iter(numbers)
-    assert next(generator) == 0
-    alive = weakref.ref(generator)
-    del generator
-    assert alive() is None
-    assert ended(countless.closed)
-
-
-def test_an_iteration_that_has_ended_keeps_no_iterable_alive(no_collector: None) -> None:
-    """J3, A10: when the end is seen the source is released, the iterable that it came from included."""
-    source = Loader()
-    numbers = BackgroundIterable(source)
-    one = iter(numbers)
-    assert list(one) == [0, 1, 2]
-    alive = weakref.ref(source), weakref.ref(numbers)
-    del source, numbers
-    assert [reference() for reference in alive] == [None, None]
-    assert list(one) == []
-
-
 def test_an_iteration_that_only_a_stopped_source_holds_is_left() -> None:
     """J2, C8: the generator of a chain was left by `break`; its source, still in a step, holds the iteration inside."""
     inside, worst = 0, 0
@@ -558,3 +530,35 @@ def test_an_iteration_that_only_a_stopped_source_holds_is_left() -> None:
     go.set()
     assert second.get(timeout=LONG) == 0
     assert worst == 1
+
+
+# J3
+
+
+def test_it_keeps_no_generator_alive(no_collector: None) -> None:
+    """J3: `break` ends the worker as ever, and the generator is freed, while the iterable lives on."""
+    countless = Countless()
+    numbers = BackgroundIterable(countless)
+    for _ in range(3):
+        for number in numbers:
+            assert number == 0
+            break
+        assert ended(countless.closed)
+    generator = iter(numbers)
+    assert next(generator) == 0
+    alive = weakref.ref(generator)
+    del generator
+    assert alive() is None
+    assert ended(countless.closed)
+
+
+def test_an_iteration_that_has_ended_keeps_no_iterable_alive(no_collector: None) -> None:
+    """J3, A10: when the end is seen the source is released, the iterable that it came from included."""
+    source = Loader()
+    numbers = BackgroundIterable(source)
+    one = iter(numbers)
+    assert list(one) == [0, 1, 2]
+    alive = weakref.ref(source), weakref.ref(numbers)
+    del source, numbers
+    assert [reference() for reference in alive] == [None, None]
+    assert list(one) == []

@@ -18,7 +18,7 @@ import pytest
 
 from prefetch_generator import BackgroundGenerator, background, prefetch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = (sys.executable, "-X", "dev", "-W", "error")
 
@@ -127,7 +127,7 @@ def test_every_test_named_exists() -> None:
     named = set(re.findall(r"\btest_\w+", README))
     there = {
         node.name
-        for path in Path(__file__).parent.glob("test_*.py")
+        for path in Path(__file__).parents[1].rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
     }

@@ -1,4 +1,4 @@
-"""Contract, section E: processes and looks."""
+"""Contract, section E: fork, copies, timeouts, hints, `repr`, messages, gevent."""
 
 from __future__ import annotations
 
@@ -9,23 +9,33 @@ import os
 import pickle
 import re
 import sys
+import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from operator import length_hint
+from pathlib import Path
 from queue import SimpleQueue
 from textwrap import dedent, indent
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, background, current_stop_event
+from prefetch_generator import (
+    BackgroundGenerator,
+    NotReadyError,
+    StopEvent,
+    background,
+    current_stop_event,
+)
+from tests.helpers import LONG, posix, python
 
-from .helpers import LONG, posix, python
-
-# --- E1: fork ---------------------------------------------------------------------------------------------------------
+from .support import run_with_ctrl_c
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
+
 # 3.12 and later warn at every fork() in a threaded process. That is the situation to be tested.
 FORK_WARNING = "ignore:This process:DeprecationWarning"
+
 
 PRELUDE = """
 import atexit, gc, multiprocessing, os, signal, sys, threading
@@ -54,6 +64,7 @@ def fork_and(check):
         sys.exit()
     assert os.waitpid(pid, 0)[1] == 0, "the child has failed, or hung and was killed"
 """
+
 
 # Each leaves `bg`, which has `items` to give once `go` is set, and an error after them, or none.
 STATES = {
@@ -108,11 +119,182 @@ STATES = {
 }
 
 
-def run(script: str) -> str:
+def run_script(script: str) -> str:
     """Run a script in a fresh interpreter, demand that it ends well and silently, return what it printed."""
     out, err = python("-W", FORK_WARNING, "-c", PRELUDE + script)
     assert err == ""
     return out
+
+
+def take_patiently(bg: BackgroundGenerator[int], into: list[int]) -> None:
+    """Take all items, as somebody does who has something else to do every now and then."""
+    while True:
+        try:
+            into.append(bg.next(0.01))
+        except NotReadyError:
+            continue
+        except StopIteration:
+            return
+
+
+class Wrong:
+    """A source that hints at a hundred items and gives fewer."""
+
+    def __init__(self, items: int, failure: Exception | None = None) -> None:
+        self.items, self.failure = items, failure
+
+    def __length_hint__(self) -> int:
+        return 100
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self.items)
+        if self.failure:
+            raise self.failure
+
+
+async def fetch() -> list[int]:
+    return []
+
+
+async def fetch_one_by_one() -> AsyncIterator[int]:
+    yield 0
+
+
+def construct(**arguments: object) -> object:
+    return BackgroundGenerator(**{"iterable": [], **arguments})  # type: ignore[arg-type]
+
+
+def decorate(function: object) -> object:
+    return background(function)  # type: ignore[call-overload]
+
+
+# Of a generator with an item to take and of an event that is set: the argument is wrong even where nobody would wait.
+def next_(timeout: object) -> object:
+    with BackgroundGenerator([0]) as bg:
+        try:
+            return bg.next(timeout)  # type: ignore[arg-type]
+        finally:
+            assert list(bg) == [0]
+
+
+def close(timeout: object) -> object:
+    bg = BackgroundGenerator([0])
+    try:
+        return bg.close(timeout)  # type: ignore[arg-type]
+    finally:
+        assert list(bg) == [0]  # not stopped
+
+
+def wait(timeout: object) -> object:
+    event = StopEvent()
+    event.set()
+    return event.wait(timeout)  # type: ignore[arg-type]
+
+
+NO_INTEGERS = ["3", 1.0, math.nan, None, True, False, b"3", [3]]
+
+
+NO_NUMBERS = ["1", b"1", True, False, [1], 1j]
+
+
+NO_DURATIONS = [-1, -0.001, math.nan, -math.inf, -(10**400)]
+
+
+# argument, what is allowed, the call, what is given
+REFUSED: list[tuple[str, str, Callable[..., object], list[object]]] = [
+    ("iterable", "iterable", construct, [5, None, object(), int]),
+    ("max_prefetch", "integer", construct, [*NO_INTEGERS]),
+    ("max_prefetch", "integer", background, [*NO_INTEGERS]),
+    ("stop_event", "StopEvent or None", construct, [threading.Event(), True, "stop", StopEvent]),
+    ("name", "string or None", construct, [b"x", 5, False]),
+    ("timeout", "number of seconds or None", next_, [*NO_NUMBERS]),
+    ("timeout", "number of seconds or None", close, [*NO_NUMBERS]),
+    ("timeout", "number of seconds or None", wait, [*NO_NUMBERS]),
+    ("timeout", "at least 0 seconds", next_, [*NO_DURATIONS]),
+    ("timeout", "at least 0 seconds", close, [*NO_DURATIONS]),
+    ("timeout", "at least 0 seconds", wait, [*NO_DURATIONS]),
+    ("function", "callable", decorate, [5, "read", []]),
+    ("function", "plain function", decorate, [staticmethod(fetch), classmethod(lambda cls: [])]),
+    ("function", "iterable", decorate, [fetch, fetch_one_by_one]),
+]
+
+
+# E1
+
+
+@posix
+@pytest.mark.parametrize("leave", ["os._exit(0)", "sys.exit()", "os.execv(sys.executable, [sys.executable, '-c', ''])"])
+def test_a_child_forked_in_a_loop_leaves_in_every_way(leave: str) -> None:
+    """E1, C7: the usual forking server: the child leaves without touching the parent's workers; the loop goes on."""
+    script = f"""
+        def read():
+            try:
+                yield from range(6)
+            finally:
+                say("read to the end in", os.getpid() == parent)
+
+        parent = os.getpid()
+        for number in BackgroundGenerator(read()):
+            child = os.fork()
+            if not child:
+                {leave}
+            assert os.waitpid(child, 0)[1] == 0
+            say(number)
+    """
+    out, err = run_with_ctrl_c(script, 0, "-W", "ignore:This process:DeprecationWarning")
+    assert err == ""
+    assert [line for line in out if line.isdigit()] == list("012345")
+    assert [line for line in out if not line.isdigit()] == ["read to the end in True"]
+
+
+def test_multiprocessing_with_spawn(tmp_path: Path) -> None:
+    """E1, E2: a spawned child makes its own generators; handing it one of the parent's is a TypeError that says why."""
+    script = tmp_path / "spawns.py"
+    script.write_text(
+        textwrap.dedent("""
+            import multiprocessing
+            from prefetch_generator import BackgroundGenerator, background
+
+            @background(max_prefetch=3)
+            def squares(n):
+                for number in range(n):
+                    yield number * number
+
+            def child(n, results):
+                results.put((sum(squares(n)), next(squares(5))))
+
+            if __name__ == "__main__":
+                spawn = multiprocessing.get_context("spawn")
+                numbers = squares(10)
+                first = next(numbers)
+                try:
+                    spawn.Process(target=sum, args=(numbers,)).start()
+                except TypeError as error:
+                    print(error)
+                results = spawn.SimpleQueue()
+                process = spawn.Process(target=child, args=(10, results))
+                process.start()
+                print(results.get())
+                process.join()
+                print(process.exitcode, first + sum(numbers))
+        """),
+        encoding="utf-8",
+    )
+    out, _ = python(str(script))
+    refusal, *rest = out.splitlines()
+    assert refusal.startswith("cannot copy or pickle BackgroundGenerator 'squares': ")
+    assert rest == ["(285, 0)", "0 285"]
+
+
+@posix
+def test_a_pool_is_fed_by_a_generator() -> None:
+    """E1: a pool of forked processes, fed from a generator, and one that reads its results in the background."""
+    script = """
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            results = BackgroundGenerator(pool.imap(abs, BackgroundGenerator(range(-50, 0))), 4)
+            say(sum(results))
+    """
+    assert run_with_ctrl_c(script, 0, "-W", "ignore:This process:DeprecationWarning") == (["1275"], "")
 
 
 @needs_fork
@@ -122,7 +304,7 @@ def test_after_fork_the_child_is_refused_at_once_and_the_parent_untouched(state:
 
     E1: It says to create the generator in the child; the parent is untouched.
     """
-    run(
+    run_script(
         f"""
 items, error = [0, None, 2, 3, 4], None
 go, inside = threading.Event(), threading.Event()
@@ -171,7 +353,7 @@ assert bg.close() and list(bg) == []
 @needs_fork
 def test_child_exits_cleanly() -> None:
     """E1: The child's exit ends the child's own generators, and does not wait for the parent's."""
-    said = run("""
+    said = run_script("""
 def source(whose):
     try:
         inside.set()
@@ -199,7 +381,7 @@ assert next(bg) == 0 and bg.close()
 @needs_fork
 def test_each_generator_works_in_its_own_process_only() -> None:
     """E1: What is made in the child works there, and is refused in the child's child."""
-    run("""
+    run_script("""
 def check():
     middle = BackgroundGenerator(range(3))
     def check_below():
@@ -221,7 +403,7 @@ assert list(bg) == [0, 1, 2]
 @pytest.mark.parametrize("forker", ["the caller", "the source"])
 def test_multiprocessing_with_fork(forker: str) -> None:
     """E1: The same with multiprocessing's fork, from the caller's thread and from the worker's."""
-    run(f"""
+    run_script(f"""
 def check():
     signal.alarm(20)
     refused(lambda: next(bg))
@@ -251,7 +433,31 @@ assert list(bg) == [1]
 """)
 
 
-# --- E2: copies -------------------------------------------------------------------------------------------------------
+@posix
+def test_a_child_that_a_stopped_source_forks_is_no_worker() -> None:
+    """E1, D3: its stop event is one that is never set there, and new generators work."""
+    script = """
+        import os
+        from prefetch_generator import BackgroundGenerator, current_stop_event
+
+        def source():
+            yield 0
+            current_stop_event().wait()
+            pid = os.fork()
+            if pid == 0:
+                print(current_stop_event().is_set(), list(BackgroundGenerator(n for n in range(3))), flush=True)
+                os._exit(0)
+            os.waitpid(pid, 0)
+
+        numbers = BackgroundGenerator(source())
+        next(numbers)
+        numbers.close()
+    """
+    out, _ = python("-W", "ignore::DeprecationWarning", "-c", dedent(script))
+    assert out == "False [0, 1, 2]\n"
+
+
+# E2
 
 
 @pytest.mark.parametrize(
@@ -270,7 +476,14 @@ def test_copying_or_pickling_is_a_type_error_that_says_why(duplicate: Callable[[
     assert list(bg) == [0, 1, 2]  # and harms nothing
 
 
-# --- E3: timeouts -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copying_a_stop_event_says_why_it_cannot_be(copied: Callable[[object], object]) -> None:
+    """E2: copying or pickling is a TypeError that says why, for a stop event too."""
+    with pytest.raises(TypeError, match="nobody would set, or hear, the copy"):
+        copied(StopEvent())
+
+
+# E3
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, 0.01])
@@ -339,17 +552,6 @@ def test_not_ready_error_is_a_timeout_error_of_its_own() -> None:
         assert list(bg) == [True]
 
 
-def take_patiently(bg: BackgroundGenerator[int], into: list[int]) -> None:
-    """Take all items, as somebody does who has something else to do every now and then."""
-    while True:
-        try:
-            into.append(bg.next(0.01))
-        except NotReadyError:
-            continue
-        except StopIteration:
-            return
-
-
 def test_a_timeout_error_of_the_source_is_forwarded_as_itself() -> None:
     """E3: Who catches `NotReadyError` and calls again cannot swallow what the source, a socket say, has raised."""
     failure = TimeoutError("the socket's own")
@@ -388,7 +590,7 @@ def test_a_not_ready_error_that_leaves_a_source_is_a_runtime_error() -> None:
         bg.next(0)
 
 
-# --- E4: length -------------------------------------------------------------------------------------------------------
+# E4
 
 
 def test_length_hint_is_the_sources_less_what_was_delivered() -> None:
@@ -420,21 +622,6 @@ def test_length_hint_is_taken_at_construction() -> None:
     assert operator.length_hint(bg) == 3
     go.set()
     assert [operator.length_hint(bg, -1) for _ in bg] == [2, 1, 0, 0, 0]  # never below 0
-
-
-class Wrong:
-    """A source that hints at a hundred items and gives fewer."""
-
-    def __init__(self, items: int, failure: Exception | None = None) -> None:
-        self.items, self.failure = items, failure
-
-    def __length_hint__(self) -> int:
-        return 100
-
-    def __iter__(self) -> Iterator[int]:
-        yield from range(self.items)
-        if self.failure:
-            raise self.failure
 
 
 @pytest.mark.parametrize("failure", [None, ValueError("source")])
@@ -497,7 +684,21 @@ def test_no_len_and_always_true() -> None:
     assert bool(bg) is True
 
 
-# --- E5: looks --------------------------------------------------------------------------------------------------------
+def test_the_length_hint_of_what_is_over_is_zero_without_a_hint_of_the_source_too() -> None:
+    """E4: then there is nothing that it would have to guess."""
+    numbers = BackgroundGenerator(n for n in range(3))
+    assert operator.length_hint(numbers, 10) == 10
+    assert numbers.close() is True
+    assert operator.length_hint(numbers, 10) == 0
+
+
+def test_a_source_that_hints_at_nothing_is_not_one_without_a_hint() -> None:
+    """E4: operator.length_hint is what the source hinted at, and 0 is a hint."""
+    assert length_hint(BackgroundGenerator([]), 7) == 0
+    assert length_hint(BackgroundGenerator(n for n in range(3)), 7) == 7
+
+
+# E5
 
 
 def test_repr_shows_name_state_and_fill() -> None:
@@ -599,69 +800,31 @@ def test_a_chains_outer_generator_takes_the_inner_ones_name() -> None:
         assert names.count("BackgroundGenerator-load_batches") == 2
 
 
-# --- E6: messages -----------------------------------------------------------------------------------------------------
-
-
-async def fetch() -> list[int]:
-    return []
-
-
-async def fetch_one_by_one() -> AsyncIterator[int]:
-    yield 0
-
-
-def construct(**arguments: object) -> object:
-    return BackgroundGenerator(**{"iterable": [], **arguments})  # type: ignore[arg-type]
-
-
-def decorate(function: object) -> object:
-    return background(function)  # type: ignore[call-overload]
-
-
-# Of a generator with an item to take and of an event that is set: the argument is wrong even where nobody would wait.
-def next_(timeout: object) -> object:
-    with BackgroundGenerator([0]) as bg:
-        try:
-            return bg.next(timeout)  # type: ignore[arg-type]
-        finally:
-            assert list(bg) == [0]
-
-
-def close(timeout: object) -> object:
-    bg = BackgroundGenerator([0])
-    try:
-        return bg.close(timeout)  # type: ignore[arg-type]
-    finally:
-        assert list(bg) == [0]  # not stopped
-
-
-def wait(timeout: object) -> object:
+def test_a_stop_events_repr_shows_its_state() -> None:
+    """E5: repr shows the state."""
     event = StopEvent()
+    assert repr(event) == "<StopEvent not set>"
     event.set()
-    return event.wait(timeout)  # type: ignore[arg-type]
+    assert repr(event) == "<StopEvent set>"
 
 
-NO_INTEGERS = ["3", 1.0, math.nan, None, True, False, b"3", [3]]
-NO_NUMBERS = ["1", b"1", True, False, [1], 1j]
-NO_DURATIONS = [-1, -0.001, math.nan, -math.inf, -(10**400)]
+def test_a_source_whose_name_cannot_be_had_is_named_after_its_type() -> None:
+    """E5, A3: a name is not worth failing for."""
 
-# argument, what is allowed, the call, what is given
-REFUSED: list[tuple[str, str, Callable[..., object], list[object]]] = [
-    ("iterable", "iterable", construct, [5, None, object(), int]),
-    ("max_prefetch", "integer", construct, [*NO_INTEGERS]),
-    ("max_prefetch", "integer", background, [*NO_INTEGERS]),
-    ("stop_event", "StopEvent or None", construct, [threading.Event(), True, "stop", StopEvent]),
-    ("name", "string or None", construct, [b"x", 5, False]),
-    ("timeout", "number of seconds or None", next_, [*NO_NUMBERS]),
-    ("timeout", "number of seconds or None", close, [*NO_NUMBERS]),
-    ("timeout", "number of seconds or None", wait, [*NO_NUMBERS]),
-    ("timeout", "at least 0 seconds", next_, [*NO_DURATIONS]),
-    ("timeout", "at least 0 seconds", close, [*NO_DURATIONS]),
-    ("timeout", "at least 0 seconds", wait, [*NO_DURATIONS]),
-    ("function", "callable", decorate, [5, "read", []]),
-    ("function", "plain function", decorate, [staticmethod(fetch), classmethod(lambda cls: [])]),
-    ("function", "iterable", decorate, [fetch, fetch_one_by_one]),
-]
+    class Nameless:
+        @property
+        def __name__(self) -> str:
+            raise ValueError
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(3))
+
+    numbers = BackgroundGenerator(Nameless())
+    assert repr(numbers).startswith("<BackgroundGenerator 'Nameless' ")
+    assert list(numbers) == [0, 1, 2]
+
+
+# E6
 
 
 @pytest.mark.parametrize(
@@ -697,12 +860,7 @@ def test_a_timeout_may_be_of_any_length(timeout: float | None) -> None:
     opener.join()
 
 
-def test_the_length_hint_of_what_is_over_is_zero_without_a_hint_of_the_source_too() -> None:
-    """E4: then there is nothing that it would have to guess."""
-    numbers = BackgroundGenerator(n for n in range(3))
-    assert operator.length_hint(numbers, 10) == 10
-    assert numbers.close() is True
-    assert operator.length_hint(numbers, 10) == 0
+# E7
 
 
 def test_a_blocked_import_of_gevent_is_no_gevent() -> None:
@@ -714,27 +872,3 @@ def test_a_blocked_import_of_gevent_is_no_gevent() -> None:
         print(list(BackgroundGenerator(time.sleep(0.01) or n for n in range(3))))
     """
     assert python("-c", dedent(script)) == ("[0, 1, 2]\n", "")
-
-
-@posix
-def test_a_child_that_a_stopped_source_forks_is_no_worker() -> None:
-    """E1, D3: its stop event is one that is never set there, and new generators work."""
-    script = """
-        import os
-        from prefetch_generator import BackgroundGenerator, current_stop_event
-
-        def source():
-            yield 0
-            current_stop_event().wait()
-            pid = os.fork()
-            if pid == 0:
-                print(current_stop_event().is_set(), list(BackgroundGenerator(n for n in range(3))), flush=True)
-                os._exit(0)
-            os.waitpid(pid, 0)
-
-        numbers = BackgroundGenerator(source())
-        next(numbers)
-        numbers.close()
-    """
-    out, _ = python("-W", "ignore::DeprecationWarning", "-c", dedent(script))
-    assert out == "False [0, 1, 2]\n"

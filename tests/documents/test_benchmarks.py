@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 if not (TOP / "benchmarks").is_dir():  # an sdist is tested without them
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.append(str(TOP))

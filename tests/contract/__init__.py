@@ -1,0 +1,1 @@
+"""The contract, a file for each section: see docs/contract.md."""

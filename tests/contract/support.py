@@ -1,0 +1,476 @@
+"""What the tests of several sections stand on."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import gc
+import itertools
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from types import CodeType, FrameType
+from typing import Any
+
+import prefetch_generator
+from prefetch_generator import (
+    BackgroundGenerator,
+    StopEvent,
+)
+from tests.helpers import LONG, PACKAGE, python
+from tests.test_every_line import Strike
+
+
+class Item:
+    """Something that can be weakly referenced."""
+
+
+FILES = {module.__file__ for name, module in sys.modules.items() if name.startswith(f"{prefetch_generator.__name__}.")}
+
+
+POLLING = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
+
+
+JUMPS_THAT_POLL = ("POP_JUMP", "JUMP_IF") if sys.version_info < (3, 11) else ()
+
+
+class StrikeAt:
+    """While active, raise Strike at the n-th point of this thread, in this library, where a signal handler can run.
+
+    Those points are: the entry of a function, and the instruction after a call or a backward jump (3.10: after any
+    jump that a condition caused).
+    """
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __enter__(self) -> StrikeAt:  # noqa: PYI034 - `Self` is younger than Python 3.10
+        self.before = sys.gettrace()  # coverage's, perhaps
+        sys.settrace(self.on_call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self.before)
+
+    def on_call(self, frame: FrameType, event: str, _: object) -> Callable[[FrameType, str, object], Any] | None:
+        if frame.f_code.co_filename not in FILES or event != "call":
+            return None
+        self.point()
+        frame.f_trace_opcodes = True
+        names = instructions(frame.f_code)
+        before = -2
+
+        def on_opcode(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal before
+            if event == "opcode":
+                name = names.get(before, "")
+                jumped = frame.f_lasti != before + 2
+                before = frame.f_lasti
+                if name.startswith(POLLING) or (name.startswith(JUMPS_THAT_POLL or "never") and jumped):
+                    self.point()
+            return on_opcode
+
+        return on_opcode
+
+    def point(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            sys.settrace(None)
+            raise Strike
+
+
+@functools.cache
+def instructions(code: CodeType) -> dict[int, str]:
+    return {at.offset: at.opname for at in dis.get_instructions(code)}
+
+
+def every_strike(scenario: Callable[[Callable[[int], StrikeAt]], None]) -> None:
+    """Run `scenario` with a strike at the first point, the second, ... until it gets through without one."""
+    gc.collect()
+    gc.freeze()  # makes the many collections below cheap
+    n = missed = 0
+    while missed < 3:  # threads make the number of points differ from run to run
+        n += 1
+        gc.collect()  # so that the generator of the scenario before is not finalized, and struck, in this one
+        strikes: list[StrikeAt] = []
+
+        def strike_at(offset: int = 0, n: int = n, strikes: list[StrikeAt] = strikes) -> StrikeAt:
+            strikes.append(StrikeAt(n + offset))
+            return strikes[-1]
+
+        scenario(strike_at)
+        missed = missed + 1 if strikes[-1].left > 0 else 0
+    gc.unfreeze()
+    assert n > 10  # else it has struck nothing
+
+
+class Stuck:
+    """A source that gives 0, and then 1 as soon as `go` is set; it says when it is in that step, and who closed it."""
+
+    def __init__(self) -> None:
+        self.inside = threading.Event()
+        self.go = threading.Event()
+        self.closed: SimpleQueue[threading.Thread] = SimpleQueue()
+        self.place = ""  # where it is stuck
+
+    def stick(self) -> None:
+        frame = sys._getframe(1)
+        self.place = f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+        self.inside.set()
+        self.go.wait()
+
+    def items(self) -> Iterator[int]:
+        try:
+            yield 0
+            self.stick()
+            yield 1
+        finally:
+            self.closed.put(threading.current_thread())
+
+
+class Reader:
+    """An iterator that is no generator, with a close(), as a file or a cursor has."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+        self.closed = 0
+
+    def __iter__(self) -> Reader:
+        return self
+
+    def __next__(self) -> int:
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return self.left
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def counting(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
+    """Count, until closed."""
+    try:
+        yield from itertools.count()
+    finally:
+        closed.put(threading.current_thread())
+
+
+def tracer(action: Callable[[], object]) -> Callable[[FrameType, str, object], Any]:
+    """Return a trace function that does `action` before every line of the library."""
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            action()
+        return trace
+
+    return trace
+
+
+@contextmanager
+def at_every_line(action: Callable[[], object]) -> Iterator[None]:
+    """Do `action` before every line of the library that this thread executes."""
+    before = sys.gettrace()
+    sys.settrace(tracer(action))
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def threads_of(name: str) -> list[threading.Thread]:
+    """Return the workers of the generators of that name."""
+    return [thread for thread in threading.enumerate() if thread.name == f"BackgroundGenerator-{name}"]
+
+
+def end(box: list[BackgroundGenerator[object]], how: str, shared: StopEvent) -> None:
+    """End the generator that is alone in the box."""
+    if how == "drop":
+        box.clear()
+    elif how == "close":
+        assert box[0].close() is True
+    else:
+        (box[0].stop_event if how == "own event" else shared).set()
+
+
+# What the scripts below start with. `asleep(action)` does the action as soon as this thread sleeps on a bell.
+CTRL_C = """
+import contextlib, gc, itertools, multiprocessing, os, signal, sys, threading, time
+from queue import SimpleQueue
+from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+@contextlib.contextmanager
+def asleep(action):
+    def profile(frame, event, called):
+        if event == "c_call" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
+            sys.setprofile(None)
+            action()
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+def kill(number):
+    # From another thread, and again: a signal that comes just before the system call does not end that call.
+    def insist():
+        while not handled.wait(0.02):
+            signal.pthread_kill(threading.main_thread().ident, number)
+    threading.Thread(target=insist, daemon=True).start()
+
+handled = threading.Event()
+
+def source(name="source"):
+    try:
+        yield 0
+        current_stop_event().wait()
+        yield 1
+    finally:
+        say(name, "closed")
+
+"""
+
+
+def run_with_ctrl_c(script: str, returncode: int = 0, *options: str) -> tuple[list[str], str]:
+    """Run the script; return the lines it printed and what went to stderr."""
+    out, err = python(*options, "-c", CTRL_C + textwrap.dedent(script), returncode=returncode)
+    return out.splitlines(), err
+
+
+Fail = Callable[[], object]
+
+
+Make = Callable[[Generator[int, None, None]], Any]
+
+
+# Of the base class, for an exception may have attributes of these names that raise.
+context_of, cause_of, suppressed = (
+    vars(BaseException)[name].__get__ for name in ("__context__", "__cause__", "__suppress_context__")
+)
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return the error, its context, the context of that, and so on; there is no circle."""
+    errors = [error]
+    while (context := context_of(errors[-1])) is not None:
+        assert not any(context is one for one in errors)
+        errors.append(context)
+    return errors
+
+
+alive: weakref.WeakSet[Held] = weakref.WeakSet()
+
+
+class Held:
+    """What a failing frame holds."""
+
+    def __init__(self) -> None:
+        alive.add(self)
+
+
+def is_freed() -> bool:
+    """Return whether nothing is held any more: at once, or, without the GIL, when the thread that made it has ended."""
+    deadline = time.monotonic() + (0 if getattr(sys, "_is_gil_enabled", lambda: True)() else LONG)
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return not alive
+
+
+def alone() -> None:
+    held = Held()
+    raise ValueError(held)
+
+
+def while_handling_another() -> None:
+    held = Held()
+    try:
+        _ = 1 // 0
+    except ZeroDivisionError:
+        raise ValueError(held)  # noqa: B904 - the point of it
+
+
+def while_handling_two() -> None:
+    try:
+        while_handling_another()
+    except ValueError:
+        raise TypeError  # noqa: B904 - the point of it
+
+
+def from_another() -> None:
+    held = Held()
+    try:
+        _ = 1 // 0
+    except ZeroDivisionError as error:
+        raise ValueError(held) from error
+
+
+def from_none() -> None:
+    held = Held()
+    try:
+        _ = 1 // 0
+    except ZeroDivisionError:
+        raise ValueError(held) from None
+
+
+class Plain:
+    """What a `BackgroundGenerator` is to whoever uses it, without a thread."""
+
+    def __init__(self, source: Generator[int, None, None]) -> None:
+        self.source = source
+        self.close = source.close
+
+    def __iter__(self) -> Iterator[int]:
+        return self.source
+
+    def __next__(self) -> int:
+        return next(self.source)
+
+    def __enter__(self) -> Plain:  # noqa: PYI034 - `Self` is younger than Python 3.10
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def failing_clean_up(fail: Fail) -> Generator[int, None, None]:
+    try:
+        while True:
+            yield 0
+    finally:
+        fail()
+
+
+def nothing(call: Callable[[], object]) -> None:
+    call()
+
+
+def an_error(call: Callable[[], object]) -> None:
+    try:
+        raise KeyError
+    except KeyError:
+        call()
+
+
+def an_error_with_a_context(call: Callable[[], object]) -> None:
+    try:
+        raise UnicodeError
+    except UnicodeError:
+        an_error(call)
+
+
+def raised_by(handling: Callable[[Callable[[], object]], None], call: Callable[[], object]) -> list[object]:
+    """Describe what `call` raises where somebody is `handling` that: each error of the chain, its cause, and `from`."""
+    try:
+        handling(call)
+    except BaseException as raised:
+        return [(type(error), type(cause_of(error)), suppressed(error)) for error in chain(raised)]
+    raise AssertionError("nothing was raised")
+
+
+class Touchy:
+    """An iterator that says when anybody touches it."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        self.steps.append("next")
+        return len(self.steps)
+
+    def close(self) -> None:
+        self.steps.append("close")
+
+
+class LookedAtError(Exception):
+    """Raised by an item."""
+
+
+class HostileToLooks:
+    """An item that nobody may look at."""
+
+    def refuse(self, *_: object) -> bool:
+        raise LookedAtError
+
+    __eq__ = __ne__ = __lt__ = __bool__ = refuse
+    __hash__ = __len__ = __iter__ = __repr__ = refuse  # type: ignore[assignment]
+    __index__ = __call__ = __enter__ = refuse
+
+    def __getattribute__(self, _: str) -> object:
+        raise LookedAtError
+
+
+class Announcing(SimpleQueue[object]):
+    """A queue to sleep on, which says that somebody is about to."""
+
+    def __init__(self) -> None:
+        self.asleep: SimpleQueue[None] = SimpleQueue()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> object:
+        self.asleep.put(None)
+        return super().get(block, timeout)
+
+
+EXIT = """
+    import sys, threading, time
+    from prefetch_generator import BackgroundGenerator, current_stop_event
+
+    def failing():
+        try:
+            while True:
+                yield 0
+        finally:
+            raise KeyError("while closing")
+
+    def polling():
+        yield 0
+        stop = current_stop_event()
+        while not stop.is_set():
+            time.sleep(0)
+
+    def outer():
+        yield from BackgroundGenerator(polling(), 1)
+        print("mistook the stop for the end of the data")
+"""
+
+
+# What the scripts below start with.
+AT_EXIT = """
+import itertools, os, sys, threading, time
+from prefetch_generator import BackgroundGenerator, current_stop_event
+
+inside = threading.Semaphore(0)  # released by a source that is about to be stuck
+
+def say(*words):
+    os.write(1, (" ".join(words) + "\\n").encode())  # a line at a time, whichever thread it is
+
+def counting(name="source"):
+    try:
+        yield from itertools.count()
+    finally:
+        say(name, "closed")
+
+def stuck():
+    yield 0
+    inside.release()
+    threading.Event().wait()
+
+"""
+
+
+def run_to_its_exit(script: str, returncode: int = 0, before: str = "") -> tuple[list[str], str]:
+    """Run the script, after `before` and the prologue; return the lines it printed and all that went to stderr."""
+    out, err = python("-c", before + AT_EXIT + textwrap.dedent(script), returncode=returncode)
+    return out.splitlines(), err

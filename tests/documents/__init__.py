@@ -1,0 +1,1 @@
+"""The documents, the examples and the benchmarks are true; the public names are those of the contract."""
