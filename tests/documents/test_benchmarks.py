@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -66,6 +68,28 @@ def test_hand_off_floor_passes_every_item(depth: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(handoff, "numbers", numbers)
     handoff.floor(10, depth)
     assert made == list(range(10))
+
+
+def test_hand_off_floor_goes_on_when_the_consumer_is_the_faster() -> None:
+    """A buffer that the consumer has emptied before the worker goes on is not the end of the source."""
+    main, taken = threading.current_thread(), threading.Semaphore(0)
+
+    class Lock:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.acquire = self.lock.acquire
+
+        def release(self) -> None:
+            self.lock.release()
+            if threading.current_thread() is main:
+                taken.release()
+            else:
+                taken.acquire()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handoff, "threading", SimpleNamespace(Lock=Lock, Thread=threading.Thread))
+        handoff.floor(10, 1)
+    taken.release()
 
 
 def test_floor_of_many_ends() -> None:
