@@ -23,7 +23,7 @@ from prefetch_generator import (
     StopEvent,
 )
 from tests.helpers import LONG, PACKAGE, python
-from tests.test_every_line import Strike
+from tests.interrupts.test_every_line import Strike
 
 
 class Item:

@@ -31,7 +31,7 @@ from prefetch_generator import (
 )
 from prefetch_generator._channel import Channel
 from tests.helpers import LONG, ended, interrupted, posix, when_asleep
-from tests.test_every_line import NAME, At, Strike, every_event, join_workers, one_after_the_other, strike
+from tests.interrupts.test_every_line import NAME, At, Strike, every_event, join_workers, one_after_the_other, strike
 
 from .support import (
     FILES,

@@ -41,7 +41,7 @@ from tests.helpers import (
     when_asleep,
     when_time_is_up,
 )
-from tests.test_every_line import Strike
+from tests.interrupts.test_every_line import Strike
 
 from .support import StrikeAt, every_strike, run_with_ctrl_c
 

@@ -22,7 +22,7 @@ from prefetch_generator import (
     BackgroundIterable,
 )
 from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
-from tests.test_every_line import Strike
+from tests.interrupts.test_every_line import Strike
 
 from .support import StrikeAt, every_strike
 

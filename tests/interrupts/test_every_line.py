@@ -28,7 +28,7 @@ from prefetch_generator._bell import Bell
 from prefetch_generator._channel import Channel
 from prefetch_generator._generator import Stats
 
-from .helpers import EVERY, LONG, PACKAGE
+from tests.helpers import EVERY, LONG, PACKAGE
 
 NAME = "BackgroundGenerator-traced"
 

@@ -1,0 +1,1 @@
+"""Something happens at every line and every instruction of the library; a run for each."""
