@@ -1,7 +1,8 @@
 """Does the suite see? Break the package in one place at a time, and demand that a test fails.
 
-``python verification/mutants.py`` makes every mutant that the tables below ask for, runs the tests against each in a copy of
-the work tree, and prints the survivors and the score. A survivor that `verification/survivors.md` does not explain is an error.
+``python verification/mutants.py`` makes every mutant that the tables below ask for, runs the tests against each in a
+copy of the work tree, and prints the survivors and the score. A survivor that `verification/survivors.md` does not
+explain is an error.
 
 The operators are those of `cosmic-ray`, which need no parser of our own, and one more that it does not have: to leave a
 statement out. What is not mutated:

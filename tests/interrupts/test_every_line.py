@@ -27,7 +27,6 @@ from prefetch_generator._atomic import raise_held
 from prefetch_generator._bell import Bell
 from prefetch_generator._channel import Channel
 from prefetch_generator._generator import Stats
-
 from tests.helpers import EVERY, LONG, PACKAGE
 
 NAME = "BackgroundGenerator-traced"
