@@ -24,16 +24,16 @@ def background(
 ) -> Callable[P, BackgroundGenerator[T]] | Callable[[Callable[P, Iterable[T]]], Callable[P, BackgroundGenerator[T]]]:
     """Make a function that returns an iterable return a `BackgroundGenerator` over it.
 
-    Use it as `@background`, `@background()` or `@background(max_prefetch=N)`, on functions and methods. Signature,
-    name and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread. A generator
-    function runs in the background from its first line; of any other function only what it returns does.
+    Use it as `@background`, `@background()` or `@background(max_prefetch=N)`, on functions and methods. Signature, name
+    and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread. A generator function
+    runs in the background from its first line; any other function runs here, and what it returns is iterated there.
 
     Args:
-        function: The function, if there are no brackets; each call of it makes a new generator.
+        function: The function; each call of it makes a new generator.
         max_prefetch: Items to be ahead, as for `BackgroundGenerator`.
 
     Raises:
-        TypeError: At decoration, if an argument is of the wrong type, or there are too many.
+        TypeError: At decoration: an argument is of the wrong type, or there are too many.
 
     >>> @background(max_prefetch=4)
     ... def squares(n: int):
@@ -42,21 +42,25 @@ def background(
     >>> sum(squares(4)), sum(squares.__wrapped__(4))
     (14, 14)
     """
-    depth = checked_max_prefetch(max_prefetch)
+    bound = checked_max_prefetch(max_prefetch)
 
     def decorate(function: Callable[P, Iterable[T]]) -> Callable[P, BackgroundGenerator[T]]:
-        _check_function(function)
-        name = getattr(function, "__name__", None)
-
-        @wraps(function)
-        def start(*args: P.args, **kwargs: P.kwargs) -> BackgroundGenerator[T]:
-            return BackgroundGenerator(function(*args, **kwargs), depth, name=name)
-
-        return start
+        return _decorated(function, bound)
 
     if len(function) > 1:
         raise TypeError(f"background takes one function, got {function!r}: did you mean @background(max_prefetch=...)?")
     return decorate(*function) if function else decorate
+
+
+def _decorated(function: Callable[P, Iterable[T]], max_prefetch: int) -> Callable[P, BackgroundGenerator[T]]:
+    _check_function(function)
+    name = getattr(function, "__name__", None)
+
+    @wraps(function)
+    def start(*args: P.args, **kwargs: P.kwargs) -> BackgroundGenerator[T]:
+        return BackgroundGenerator(function(*args, **kwargs), max_prefetch, name=name)
+
+    return start
 
 
 def _check_function(function: object) -> None:

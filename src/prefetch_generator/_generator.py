@@ -113,10 +113,9 @@ class BackgroundGenerator(Iterator[T_co]):
     def next(self, timeout: float | None = None) -> T_co:
         """Return the next item, waiting for it at most `timeout` seconds (None: as long as it takes).
 
-        Raises NotReadyError if the time ran out (nothing is lost: call again), StopIteration with the source's return
-        value at the end, and once, in its place, whatever exception the source raised. RuntimeError in a forked child,
-        and in a source that would wait for itself. GeneratorExit, once, in a source that waits here and is told to
-        stop. TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
+        Raises NotReadyError if the time ran out (call again), StopIteration with the source's return value at the end,
+        and once, in its place, whatever the source raised. RuntimeError in a forked child, and in a source that would
+        wait for itself. GeneratorExit, once, in a source told to stop while it waits. TypeError, ValueError: `timeout`.
 
         >>> BackgroundGenerator("abc").next(timeout=60)
         'a'
@@ -128,8 +127,8 @@ class BackgroundGenerator(Iterator[T_co]):
         while True:
             over = channel.over  # before the look at the buffer: over and then empty is over for good
             try:
-                # From the moment the item has left the buffer until `return` there is no call, no backward jump
-                # and no condition that is false, so no signal handler runs and the item cannot be lost: see `_atomic`.
+                # From here to `return` there is no call, no backward jump and no condition that is false, so no signal
+                # handler runs, and an item that has left the buffer cannot be lost: see `_atomic`.
                 for item in channel.take:
                     for _ in channel.wake_worker:
                         break
@@ -144,7 +143,7 @@ class BackgroundGenerator(Iterator[T_co]):
             try:
                 channel.await_item(timeout, deadline)
             except BaseException:
-                del self  # so that whoever keeps the traceback, as a notebook does, does not keep the generator running
+                del self  # else whoever keeps the traceback, as a notebook does, would keep the generator running
                 raise
 
     if TYPE_CHECKING:

@@ -467,6 +467,11 @@ def stuck():
     inside.release()
     threading.Event().wait()
 
+def late():  # nearly all of it when the main thread is through
+    yield "first"
+    threading.main_thread().join()
+    yield from map(str, range(500))
+
 """
 
 

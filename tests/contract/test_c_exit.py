@@ -451,16 +451,11 @@ def test_at_exit_the_finally_of_a_dropped_generator_still_runs() -> None:
 def test_at_exit_threads_that_still_consume_get_all_their_items() -> None:
     """C7: non-daemon threads that are still consuming get all their items first."""
     script = """
-        def source():
-            yield "first"
-            threading.main_thread().join()
-            yield from map(str, range(500))
-
         def consume():
             *items, last = numbers
             print(len(items), last)
 
-        numbers = BackgroundGenerator(source())
+        numbers = BackgroundGenerator(late())
         threading.Thread(target=consume).start()
     """
     assert run_to_its_exit(script) == (["500 499"], "")
@@ -704,11 +699,6 @@ def test_at_the_end_of_a_child_threads_that_still_consume_get_all_their_items(me
     script = f"""
         import concurrent.futures, multiprocessing
 
-        def source():
-            yield "first"
-            threading.main_thread().join()
-            yield from map(str, range(500))
-
         def consume():
             *items, last = numbers
             say(str(len(items)), last)
@@ -717,7 +707,7 @@ def test_at_the_end_of_a_child_threads_that_still_consume_get_all_their_items(me
             global executor, held, numbers
             executor = concurrent.futures.ThreadPoolExecutor(1)
             executor.submit(int).result()
-            held, numbers = BackgroundGenerator(counting("held")), BackgroundGenerator(source())
+            held, numbers = BackgroundGenerator(counting("held")), BackgroundGenerator(late())
             next(held)
             threading.Thread(target=consume).start()
 
@@ -736,11 +726,6 @@ def test_the_end_of_a_child_leaves_the_parent_and_its_exit_alone(tmp_path: Path)
     script = """
         import atexit, multiprocessing
 
-        def source():
-            yield "first"
-            threading.main_thread().join()
-            yield from map(str, range(500))
-
         def consume():
             *items, last = others
             say(str(len(items)), last)
@@ -757,7 +742,7 @@ def test_the_end_of_a_child_leaves_the_parent_and_its_exit_alone(tmp_path: Path)
         process.start()
         process.join()
         say("exit code", str(process.exitcode), str(next(numbers)))
-        numbers, others = BackgroundGenerator(counting("parent's second")), BackgroundGenerator(source())
+        numbers, others = BackgroundGenerator(counting("parent's second")), BackgroundGenerator(late())
         threading.Thread(target=consume).start()
     """
     said = ["child's closed", "exit code 0 1", "parent's closed", "500 499", "handler 0", "parent's second closed"]

@@ -25,9 +25,9 @@ _GRACE = 0.2  # seconds that an interrupted source has for its `finally`
 def measure(
     source: Source, items: int | None, seconds: float | None, max_prefetch: int, announce: Callable[[str], None]
 ) -> Measurement:
-    """Run everything, each time over the same items, after a first pass that is not counted.
+    """Run everything over the same items, after a first pass that is not counted.
 
-    *seconds* is how long the consumers take for an item, None for as long as the source takes.
+    *seconds* is what the consumers take for an item, None for as long as the source takes.
     """
     announce("first pass")
     first = first_pass(source, items or ITEMS, seconds, math.inf if items else BUDGET)
@@ -47,16 +47,15 @@ def measure(
         return Comparison(name, plain, others)
 
     alone = run("source alone", plain_loop, consumers.nothing)
-    seconds = mean(alone.made) if seconds is None else seconds
-    waits = compare("waits", consumers.waiting(seconds))
+    waits = compare("waits", consumers.waiting(seconds := mean(alone.made) if seconds is None else seconds))
     computes = compare("computes", computing := consumers.computing(seconds))
     depth = enough_depth(waits.plain, max_prefetch)
     measured = Measurement(source.title, max_prefetch, first, alone, waits, computes, depth)
     if computes.gained() >= ENOUGH:
         return measured
     with machine.switch_interval(machine.SWITCH_INTERVAL):
-        again = run("consumer computes, tuned", background_loop, computing, depth)
-    tuned = Comparison("tuned", computes.plain, {"background": again})
+        again = {"background": run("consumer computes, tuned", background_loop, computing, depth)}
+    tuned = Comparison("tuned", computes.plain, again)
     return measured._replace(tuned=tuned, spare=machine.spare_processor(), gil=machine.has_gil())
 
 
