@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dis
-import functools
-import gc
 import itertools
 import sys
 import textwrap
@@ -14,99 +11,18 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
-import prefetch_generator
 from prefetch_generator import (
     BackgroundGenerator,
     StopEvent,
 )
 from tests.helpers import LONG, PACKAGE, python
-from tests.interrupts.test_every_line import Strike
 
 
 class Item:
     """Something that can be weakly referenced."""
-
-
-FILES = {module.__file__ for name, module in sys.modules.items() if name.startswith(f"{prefetch_generator.__name__}.")}
-
-
-POLLING = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
-
-
-JUMPS_THAT_POLL = ("POP_JUMP", "JUMP_IF") if sys.version_info < (3, 11) else ()
-
-
-class StrikeAt:
-    """While active, raise Strike at the n-th point of this thread, in this library, where a signal handler can run.
-
-    Those points are: the entry of a function, and the instruction after a call or a backward jump (3.10: after any
-    jump that a condition caused).
-    """
-
-    def __init__(self, n: int) -> None:
-        self.left = n
-
-    def __enter__(self) -> StrikeAt:  # noqa: PYI034 - `Self` is younger than Python 3.10
-        self.before = sys.gettrace()  # coverage's, perhaps
-        sys.settrace(self.on_call)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self.before)
-
-    def on_call(self, frame: FrameType, event: str, _: object) -> Callable[[FrameType, str, object], Any] | None:
-        if frame.f_code.co_filename not in FILES or event != "call":
-            return None
-        self.point()
-        frame.f_trace_opcodes = True
-        names = instructions(frame.f_code)
-        before = -2
-
-        def on_opcode(frame: FrameType, event: str, _: object) -> Any:
-            nonlocal before
-            if event == "opcode":
-                name = names.get(before, "")
-                jumped = frame.f_lasti != before + 2
-                before = frame.f_lasti
-                if name.startswith(POLLING) or (name.startswith(JUMPS_THAT_POLL or "never") and jumped):
-                    self.point()
-            return on_opcode
-
-        return on_opcode
-
-    def point(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            sys.settrace(None)
-            raise Strike
-
-
-@functools.cache
-def instructions(code: CodeType) -> dict[int, str]:
-    return {at.offset: at.opname for at in dis.get_instructions(code)}
-
-
-def every_strike(scenario: Callable[[Callable[[int], StrikeAt]], None]) -> None:
-    """Run `scenario` with a strike at the first point, the second, ... until it gets through without one."""
-    gc.collect()
-    gc.freeze()  # makes the many collections below cheap
-    n = missed = 0
-    while missed < 3:  # threads make the number of points differ from run to run
-        n += 1
-        gc.collect()  # so that the generator of the scenario before is not finalized, and struck, in this one
-        strikes: list[StrikeAt] = []
-
-        def strike_at(offset: int = 0, n: int = n, strikes: list[StrikeAt] = strikes) -> StrikeAt:
-            strikes.append(StrikeAt(n + offset))
-            return strikes[-1]
-
-        scenario(strike_at)
-        missed = missed + 1 if strikes[-1].left > 0 else 0
-    gc.unfreeze()
-    assert n > 10  # else it has struck nothing
 
 
 class Stuck:

@@ -31,21 +31,29 @@ from prefetch_generator import (
 )
 from prefetch_generator._channel import Channel
 from tests.helpers import LONG, ended, interrupted, posix, when_asleep
-from tests.interrupts.test_every_line import NAME, At, Strike, every_event, join_workers, one_after_the_other, strike
+from tests.interrupts.machine import (
+    FILES,
+    NAME,
+    At,
+    Strike,
+    StrikeAt,
+    every_event,
+    every_strike,
+    join_workers,
+    one_after_the_other,
+    strike,
+)
 
 from .support import (
-    FILES,
     Announcing,
     Fail,
     Held,
     Make,
     Plain,
-    StrikeAt,
     alone,
     an_error,
     an_error_with_a_context,
     chain,
-    every_strike,
     failing_clean_up,
     from_another,
     from_none,

@@ -405,3 +405,37 @@ def test_a_generator_over_a_generator_is_closed_without_a_time_limit() -> None:
     with BackgroundGenerator(Inner(iter(int, 1))) as numbers:
         assert next(numbers) == 0
     assert timeouts == [None]
+
+
+# C10
+
+
+def test_a_source_that_refers_to_its_own_generator_has_to_be_closed(no_collector: None) -> None:
+    """C10: a loader that holds its generator, and whose method is the source, lives on until it is closed."""
+    closed: SimpleQueue[threading.Thread] = SimpleQueue()
+
+    class Loader:
+        def __init__(self) -> None:
+            self.numbers = BackgroundGenerator(self.items(), 1)
+
+        def items(self) -> Iterator[int]:
+            try:
+                yield from itertools.count()
+                self.numbers.close()
+            finally:
+                closed.put(threading.current_thread())
+
+    loader = Loader()
+    alive, stop = weakref.ref(loader), loader.numbers.stop_event
+    assert next(loader.numbers) == 0
+    del loader
+    gc.collect()
+    assert alive() is not None
+    assert not stop.is_set()
+    assert closed.empty()
+    with alive().numbers as numbers:  # type: ignore[union-attr]  # it has just been seen
+        assert next(numbers) == 1
+    assert ended(closed)
+    del numbers
+    gc.collect()
+    assert alive() is None

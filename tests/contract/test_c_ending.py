@@ -1285,20 +1285,3 @@ def test_an_item_that_came_too_late_is_dropped_by_whoever_finds_it() -> None:
     numbers._channel.items.put(7)
     assert next(numbers, None) is None
     assert numbers.stats.buffered == 0
-
-
-# Public names
-
-
-def test_a_with_block_calls_the_close_of_a_subclass() -> None:
-    """Public names: `__exit__` is close(), and so what a subclass makes of it."""
-    closed = []
-
-    class Logged(BackgroundGenerator[int]):
-        def close(self, timeout: float | None = 5.0) -> bool:
-            closed.append(timeout)
-            return super().close(timeout)
-
-    with Logged(range(3)):
-        pass
-    assert closed == [5.0]

@@ -41,9 +41,9 @@ from tests.helpers import (
     when_asleep,
     when_time_is_up,
 )
-from tests.interrupts.test_every_line import Strike
+from tests.interrupts.machine import Strike, StrikeAt, every_strike
 
-from .support import StrikeAt, every_strike, run_with_ctrl_c
+from .support import run_with_ctrl_c
 
 
 @contextmanager

@@ -22,9 +22,7 @@ from prefetch_generator import (
     BackgroundIterable,
 )
 from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
-from tests.interrupts.test_every_line import Strike
-
-from .support import StrikeAt, every_strike
+from tests.interrupts.machine import Strike, StrikeAt, every_strike
 
 
 class Steps:

@@ -197,3 +197,17 @@ def test_nothing_else_is_in_the_package() -> None:
     assert {name for name in names if not name.startswith("__")} == {
         name for name in prefetch_generator.__all__ if not name.startswith("__")
     }
+
+
+def test_a_with_block_calls_the_close_of_a_subclass() -> None:
+    """Public names: `__exit__` is close(), and so what a subclass makes of it."""
+    closed = []
+
+    class Logged(BackgroundGenerator[int]):
+        def close(self, timeout: float | None = 5.0) -> bool:
+            closed.append(timeout)
+            return super().close(timeout)
+
+    with Logged(range(3)):
+        pass
+    assert closed == [5.0]

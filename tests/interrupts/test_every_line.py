@@ -1,8 +1,9 @@
 """Contract B4, C1, C6 and D2 at every line and every instruction of the library.
 
 A trace function takes the place of whatever may come between two instructions: the garbage collector, a signal
-handler, an exception. CPython itself runs those at a few points only, and there nothing is lost (see test_failure.py);
-here they come everywhere, also where an item has left the buffer and is not returned yet.
+handler, an exception. CPython itself runs those at a few points only, and there nothing is lost (see B4 in
+tests/contract/test_b_failure.py). Here they come everywhere, also where an item has left the buffer and is not returned
+yet.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import itertools
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
 from types import CodeType, FrameType
@@ -24,117 +24,16 @@ import pytest
 
 from prefetch_generator import BackgroundGenerator, StopEvent
 from prefetch_generator._atomic import raise_held
-from prefetch_generator._bell import Bell
 from prefetch_generator._channel import Channel
 from prefetch_generator._generator import Stats
 from tests.helpers import EVERY, LONG, PACKAGE
 
-NAME = "BackgroundGenerator-traced"
+from .machine import NAME, At, Strike, every_event, join_workers, one_after_the_other, strike
 
-every_event = pytest.mark.parametrize("event", ["line", "opcode"])
 either_way = pytest.mark.parametrize("paced", [False, True], ids=["items ready", "items awaited"])
 
 
 HELD = {raise_held.__code__}  # where a failure, or the end, is in hand
-
-
-class Strike(KeyboardInterrupt):
-    """Raised from outside."""
-
-
-class At:
-    """While active: do `action` at the n-th `event`, "line" or "opcode", of this thread in the library.
-
-    `asleep` is called whenever the thread is about to go to sleep.
-    """
-
-    def __init__(
-        self, event: str, n: int, action: Callable[[], object], asleep: Callable[[], object] = lambda: None
-    ) -> None:
-        self.event, self.n, self.action, self.asleep = event, n, action, asleep
-        self.count = 0
-        self.place: tuple[CodeType, int] | None = None  # where the action was done
-
-    def __enter__(self) -> At:  # noqa: PYI034 - `Self` is younger than Python 3.10
-        self.before = sys.gettrace()
-        sys.settrace(self.trace)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self.before)
-
-    def trace(self, frame: FrameType, event: str, _: object) -> Any:
-        code = frame.f_code
-        if not code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "call":
-            frame.f_trace_opcodes = self.event == "opcode"
-            if code is Bell.sleep.__code__:
-                self.asleep()
-        elif event == self.event:
-            self.count += 1
-            if self.count == self.n:
-                self.place = code, frame.f_lasti
-                self.action()
-        return self.trace
-
-    def struck(self) -> bool:
-        return self.place is not None
-
-
-def strike() -> None:
-    raise Strike
-
-
-def on_a_thread_of_its_own(scenario: Callable[[int], At], n: int) -> At:
-    """Run the scenario; raise what it raises."""
-    # An exception that is raised between two instructions of an `except` block leaves one entry too many on CPython's
-    # stack of exceptions that are being handled, and with it all that they hold. It goes with the thread.
-    result: SimpleQueue[At | BaseException] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            result.put(scenario(n))
-        except BaseException as error:
-            result.put(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    at = result.get()
-    if isinstance(at, BaseException):
-        raise at
-    return at
-
-
-def one_after_the_other(scenario: Callable[[int], At], least: int) -> None:
-    """Run the scenario with n = 1, 2, ... until its n-th event does not come any more."""
-    gc.collect()
-    gc.freeze()  # what is here now need not be looked at again, two thousand times
-    gc.disable()
-    try:
-        # Threads make the number of events differ from run to run, and CPython reports fewer of them after a run that
-        # was struck: so one miss is not the end.
-        n = 1
-        while any(on_a_thread_of_its_own(scenario, n).struck() for _ in range(3)):
-            n += 1
-            if n % EVERY == 0:
-                gc.collect()  # here, and not in the next scenario, which would strike a finalizer of this one
-    finally:
-        gc.enable()
-        gc.unfreeze()
-    assert n > least  # else next to nothing was tried
-
-
-def join_workers() -> None:
-    for thread in threading.enumerate():
-        while thread.name == NAME:
-            try:
-                thread.join(LONG)
-                break
-            except RuntimeError:  # a struck constructor did not wait until it is started
-                time.sleep(0.001)
-        assert thread.name != NAME or not thread.is_alive()
 
 
 def window() -> set[tuple[CodeType, int]]:
