@@ -16,7 +16,7 @@ from prefetch_generator import BackgroundGenerator, NotReadyError, _channel, _wo
 from prefetch_generator._channel import Channel
 
 from .helpers import LONG, ended, interrupted, posix, when_asleep
-from .test_every_line import NAME, At, Strike, every_event, join_workers, one_after_the_other, strike
+from .interrupts.machine import NAME, At, Event, Strike, every_event, join_workers, one_after_the_other, strike
 
 # B5
 
@@ -90,7 +90,7 @@ def test_what_strikes_a_sleeper_keeps_neither_generator_nor_worker(
 @every_event
 @pytest.mark.parametrize("how", ["end", "failure", "left early"])
 def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
-    event: str, how: str, hooked: SimpleQueue[threading.ExceptHookArgs], monkeypatch: pytest.MonkeyPatch
+    event: Event, how: str, hooked: SimpleQueue[threading.ExceptHookArgs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """B6: raised between any two instructions: all items and then the end, or some of them and then an error.
 

@@ -1,0 +1,1 @@
+"""What strikes from outside, at every line and every instruction, and in a storm of real signals."""
