@@ -404,26 +404,31 @@ def main() -> None:
     parser.add_argument("--log", type=Path, metavar="FILE", help="note the outcomes; go on where the last run ended")
     arguments = parser.parse_args()
 
+    explained: dict[str, str] = json.loads(EXPLAINED.read_text(encoding="utf-8"))
     made = list(mutants())
     chosen = [mutant for mutant in made if any(text in mutant.name for text in arguments.only or [""])]
     if arguments.list:
         print("\n".join(mutant.name for mutant in chosen))
         print(f"{len(chosen)} mutants")
-        return
+        sys.exit(_is_outdated(explained, made))
     started = time.monotonic()
     outcomes = run(chosen, arguments.stages, arguments.workers, arguments.log)
     results = Counter(outcomes[mutant.name].state for mutant in chosen)
-    explained: dict[str, str] = json.loads(EXPLAINED.read_text(encoding="utf-8"))
     survivors = [mutant.name for mutant in chosen if outcomes[mutant.name].state == "survived"]
     unexplained = [name for name in survivors if name not in explained]
-    outdated = explained.keys() - {mutant.name for mutant in made}
     print(f"\n{len(chosen)} mutants in {time.monotonic() - started:.0f} s: {results['killed']} killed by a failure,")
     print(f"{results['timeout']} by a timeout; {results['survived']} survived, {len(unexplained)} of them unexplained")
     for name in unexplained:
         print(f"  {name}")
+    sys.exit(_is_outdated(explained, made) or bool(unexplained))
+
+
+def _is_outdated(explained: dict[str, str], made: list[Mutant]) -> bool:
+    """Return whether there is a reason for a mutant that is not made any more; print each."""
+    outdated = explained.keys() - {mutant.name for mutant in made}
     for name in sorted(outdated):
         print(f"explained, and not made any more: {name}")
-    sys.exit(bool(unexplained or outdated))
+    return bool(outdated)
 
 
 if __name__ == "__main__":
