@@ -30,13 +30,12 @@ from prefetch_generator import (
     current_stop_event,
 )
 from prefetch_generator._channel import Channel
-from tests.helpers import LONG, ended, interrupted, posix, when_asleep
+from tests.helpers import LONG, PACKAGE, ended, interrupted, posix, when_asleep
 from tests.interrupts.machine import (
-    FILES,
     NAME,
     At,
+    Event,
     Strike,
-    StrikeAt,
     every_event,
     every_strike,
     join_workers,
@@ -504,7 +503,7 @@ def test_a_failure_nobody_asks_for_goes_with_its_generator(no_collector: None) -
 def test_a_strike_anywhere_in_next_loses_nothing(max_prefetch: int, timeout: float | None) -> None:
     """B4: next() struck at any point, and called again: no item is lost or repeated, order is kept, nothing hangs."""
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         def source() -> Generator[int, None, str]:
             yield from range(4)
             return "value"
@@ -527,7 +526,7 @@ def test_a_strike_anywhere_in_next_loses_nothing(max_prefetch: int, timeout: flo
 def test_a_strike_anywhere_in_next_does_not_lose_the_failure() -> None:
     """B4: the source's own failure is raised once, whatever strikes on the way to it."""
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         numbers = BackgroundGenerator(failing(KeyError(), 1))
         seen: list[str] = []
         with strike(0):
@@ -562,7 +561,7 @@ def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_
     monkeypatch.setattr(_worker, "_start", start_and_tell)
     monkeypatch.setattr(_thread, "start_new_thread", launch)
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         source = (n for n in range(3))
         numbers, struck = None, None
         with strike(0):
@@ -585,7 +584,7 @@ def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_
 def test_a_strike_anywhere_in_close_leaves_a_generator_that_can_be_closed() -> None:
     """B4: close() struck at any point, and called again, closes: the source once, and no thread is left."""
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         closed = []
 
         def source() -> Iterator[int]:
@@ -613,7 +612,7 @@ def test_a_strike_anywhere_in_close_leaves_a_generator_that_can_be_closed() -> N
 def test_a_strike_in_close_does_not_lose_what_closing_raised() -> None:
     """B4 and C4: what the source raises while being closed is raised once, by the close() that is called again."""
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         def source() -> Iterator[int]:
             try:
                 while True:
@@ -641,7 +640,7 @@ def test_a_strike_anywhere_in_a_finalizer_does_not_keep_the_worker(monkeypatch: 
     """B4 and C6: a generator that is dropped stops, even if a signal handler raises in the middle of its finalizer."""
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # where Python itself sends what a finalizer raises
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         numbers = BackgroundGenerator(iter(int, 1), 2)
         assert next(numbers) == 0
         worker = numbers._worker
@@ -660,7 +659,9 @@ def test_a_storm_of_interrupts_loses_nothing(max_prefetch: int) -> None:
 
     def handler(_: int, frame: FrameType | None) -> None:
         nonlocal strikes
-        if frame is not None and frame.f_code.co_filename in FILES:  # else it would strike this test's own retrying
+        if frame is not None and frame.f_code.co_filename.startswith(
+            PACKAGE
+        ):  # else it would strike this test's own retrying
             strikes += 1
             raise Strike
 
@@ -900,7 +901,7 @@ def test_what_strikes_a_sleeper_keeps_neither_generator_nor_worker(
 @every_event
 @pytest.mark.parametrize("how", ["end", "failure", "left early"])
 def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
-    event: str, how: str, hooked: SimpleQueue[threading.ExceptHookArgs], monkeypatch: pytest.MonkeyPatch
+    event: Event, how: str, hooked: SimpleQueue[threading.ExceptHookArgs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """B6: raised between any two instructions: all items and then the end, or some of them and then an error.
 

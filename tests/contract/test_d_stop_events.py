@@ -41,7 +41,7 @@ from tests.helpers import (
     when_asleep,
     when_time_is_up,
 )
-from tests.interrupts.machine import Strike, StrikeAt, every_strike
+from tests.interrupts.machine import At, Strike, every_strike
 
 from .support import run_with_ctrl_c
 
@@ -800,12 +800,12 @@ def test_every_ending_ends_a_blocked_read_at_once(how: str, unraisable: list[str
                 del cycle
                 gc.collect()
             elif how == "its finalizer is struck":
-                with StrikeAt(1):
+                with At("poll", 1):
                     box.clear()
             else:
                 (box[0].stop_event if how == "own event" else shared).set()
         assert ended(closed)
-    assert unraisable == (["Strike in point"] if how == "its finalizer is struck" else [])
+    assert unraisable == (["Strike in strike"] if how == "its finalizer is struck" else [])
 
 
 def test_exit_ends_a_blocked_read_at_once() -> None:
@@ -875,7 +875,7 @@ def test_a_forked_child_does_not_call_the_parents_callback(how: str) -> None:
 def test_a_strike_anywhere_in_set_is_heard_and_the_callback_called_by_the_next_set() -> None:
     """D4, B4: what strikes the one that sets is not taken for what the callback raises, and loses no call."""
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         event = StopEvent()
         calls: list[str] = []
         struck = 0
@@ -887,7 +887,7 @@ def test_a_strike_anywhere_in_set_is_heard_and_the_callback_called_by_the_next_s
                     assert event.is_set()
                 except Strike:
                     struck += 1
-            assert struck == (struck_at.left <= 0)
+            assert struck == struck_at.struck()
             event.set()
         assert calls == ["called"]
         assert numbers.close() is True
@@ -898,7 +898,7 @@ def test_a_strike_anywhere_in_set_is_heard_and_the_callback_called_by_the_next_s
 def test_a_strike_anywhere_in_a_block_that_is_entered_and_left_leaves_nothing_hung() -> None:
     """D4, B4: what no `with` statement refers to any more, wherever that was struck, has been left."""
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         event = StopEvent()
         calls: list[str] = []
         with strike(0), suppress(Strike), event.on_set(partial(calls.append, "late")):

@@ -22,7 +22,7 @@ from prefetch_generator import (
     BackgroundIterable,
 )
 from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
-from tests.interrupts.machine import Strike, StrikeAt, every_strike
+from tests.interrupts.machine import At, Strike, every_strike
 
 
 class Steps:
@@ -130,7 +130,7 @@ def leave_in_a_step(numbers: BackgroundIterable[int], inside: threading.Event, h
         gc.collect()
         return None
     if how == "its finalizer is struck":
-        with StrikeAt(1):
+        with At("poll", 1):
             left.clear()
     elif how == "stop event":
         left[0].stop_event.set()
@@ -287,7 +287,7 @@ def test_ctrl_c_ends_the_wait() -> None:
 def test_a_strike_anywhere_in_iter_never_leaves_two_threads() -> None:
     """J2: whatever strikes iter(), wherever: the next one gives everything, and meets nobody in the iterable."""
 
-    def scenario(strike: Callable[[int], StrikeAt]) -> None:
+    def scenario(strike: Callable[[int], At]) -> None:
         loader = Loader(stuck_at=1)
         numbers = BackgroundIterable(loader, 1)
         leave_in_a_step(numbers, loader.steps.inside, "break")

@@ -1,1 +1,1 @@
-"""Something happens at every line and every instruction of the library; a run for each."""
+"""What strikes from outside, at every line and every instruction, and in a storm of real signals."""

@@ -1,4 +1,7 @@
-"""The machine that strikes: at one line, at one instruction, or at one point where CPython runs signal handlers."""
+"""One machine that acts between two lines or two instructions of the library, or where CPython runs signal handlers.
+
+A trace function takes the place of whatever may come there: the garbage collector, a signal handler, an exception.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,25 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-import prefetch_generator
 from prefetch_generator._bell import Bell
 from tests.helpers import EVERY, LONG, PACKAGE
 
-NAME = "BackgroundGenerator-traced"
+# "poll" is every point at which CPython may run a signal handler: the entry of a function, and the instruction after a
+# call or a backward jump (3.10: after any jump that a condition caused).
+Event = Literal["line", "opcode", "poll"]
+
+POLLING = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
+JUMPS_THAT_POLL = ("POP_JUMP", "JUMP_IF") if sys.version_info < (3, 11) else ()
+
+NAME = "BackgroundGenerator-traced"  # the threads of generators with the name "traced"
 
 every_event = pytest.mark.parametrize("event", ["line", "opcode"])
 
@@ -28,48 +38,120 @@ class Strike(KeyboardInterrupt):
     """Raised from outside."""
 
 
-class At:
-    """While active: do `action` at the n-th `event`, "line" or "opcode", of this thread in the library.
+def strike() -> None:
+    """Raise it."""
+    raise Strike
 
-    `asleep` is called whenever the thread is about to go to sleep.
+
+class Every:
+    """While active: call `action` with the frame at every `event` of this thread in the library.
+
+    `asleep` is called whenever the thread is about to go to sleep. With `codes`, only these functions are looked at.
     """
 
     def __init__(
-        self, event: str, n: int, action: Callable[[], object], asleep: Callable[[], object] = lambda: None
+        self,
+        event: Event,
+        action: Callable[[FrameType], object],
+        asleep: Callable[[], object] = lambda: None,
+        codes: frozenset[CodeType] | None = None,
     ) -> None:
-        self.event, self.n, self.action, self.asleep = event, n, action, asleep
-        self.count = 0
-        self.place: tuple[CodeType, int] | None = None  # where the action was done
+        self.event = event
+        self.reported = "line" if event == "line" else "opcode"
+        self.action, self.asleep, self.codes = action, asleep, codes
 
-    def __enter__(self) -> At:  # noqa: PYI034 - `Self` is younger than Python 3.10
-        self.before = sys.gettrace()
+    def __enter__(self) -> Every:  # noqa: PYI034 - `Self` is younger than Python 3.10
+        self.before = sys.gettrace()  # coverage's, perhaps
         sys.settrace(self.trace)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(self.before)
 
+    @contextmanager
+    def on_new_threads(self) -> Iterator[None]:
+        """Act on the threads that start in the block, in place of this one. They have to run before its end."""
+        before = threading.gettrace()
+        threading.settrace(self.trace)
+        try:
+            yield
+        finally:
+            threading.settrace(before)
+
     def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        """Be a trace function."""
         code = frame.f_code
-        if not code.co_filename.startswith(PACKAGE):
+        if not (code.co_filename.startswith(PACKAGE) if self.codes is None else code in self.codes):
             return None
+        if self.reported == "opcode" and event != "opcode":
+            frame.f_trace_opcodes = True  # not only at a call: 3.13 looks at it later, the first time
         if event == "call":
-            frame.f_trace_opcodes = self.event == "opcode"
+            if self.reported == "opcode" and sys.version_info[:2] == (3, 12):
+                sys.settrace(sys.gettrace())  # the only place where this Python looks at f_trace_opcodes
             if code is Bell.sleep.__code__:
                 self.asleep()
-        elif event == self.event:
-            self.count += 1
-            if self.count == self.n:
-                self.place = code, frame.f_lasti
-                self.action()
+            if self.event == "poll":
+                self.act(frame)
+                return self.polls(code)
+        elif event == self.reported:
+            self.act(frame)
         return self.trace
 
+    def polls(self, code: CodeType) -> Callable[[FrameType, str, object], Any]:
+        """Return a trace function that acts where this frame polls for signals."""
+        names = instructions(code)
+        before = -2
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal before
+            if event == "line":
+                frame.f_trace_opcodes = True
+            if event == "opcode":
+                name = names.get(before, "")
+                jumped = frame.f_lasti != before + 2
+                before = frame.f_lasti
+                if name.startswith(POLLING) or (name.startswith(JUMPS_THAT_POLL or "never") and jumped):
+                    self.act(frame)
+            return trace
+
+        return trace
+
+    def act(self, frame: FrameType) -> None:
+        """Come to an event."""
+        self.action(frame)
+
+
+class At(Every):
+    """While active: call `action` at the n-th `event` alone."""
+
+    def __init__(
+        self, event: Event, n: int, action: Callable[[], object] = strike, asleep: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(event, lambda _: action(), asleep)
+        self.n = n
+        self.count = 0
+        self.place: tuple[CodeType, int] | None = None  # where the action was done
+
+    def __enter__(self) -> At:  # noqa: PYI034 - `Self` is younger than Python 3.10
+        super().__enter__()
+        return self
+
+    def act(self, frame: FrameType) -> None:
+        """Count."""
+        self.count += 1
+        if self.count == self.n:
+            self.place = frame.f_code, frame.f_lasti
+            self.action(frame)
+
     def struck(self) -> bool:
+        """Return whether it came to the n-th."""
         return self.place is not None
 
 
-def strike() -> None:
-    raise Strike
+@functools.cache
+def instructions(code: CodeType) -> dict[int, str]:
+    """Return the names of the instructions, by their places."""
+    return {at.offset: at.opname for at in dis.get_instructions(code)}
 
 
 def on_a_thread_of_its_own(scenario: Callable[[int], At], n: int) -> At:
@@ -112,7 +194,28 @@ def one_after_the_other(scenario: Callable[[int], At], least: int) -> None:
     assert n > least  # else next to nothing was tried
 
 
+def every_strike(scenario: Callable[[Callable[[int], At]], None]) -> None:
+    """Run `scenario` with a strike where CPython may run a signal handler: at the first such point, the second, ..."""
+    gc.collect()
+    gc.freeze()  # makes the many collections below cheap
+    n = missed = 0
+    while missed < 3:  # threads make the number of points differ from run to run
+        n += 1
+        gc.collect()  # so that the generator of the scenario before is not finalized, and struck, in this one
+        strikes: list[At] = []
+
+        def strike_at(offset: int = 0, n: int = n, strikes: list[At] = strikes) -> At:
+            strikes.append(At("poll", n + offset))
+            return strikes[-1]
+
+        scenario(strike_at)
+        missed = 0 if strikes[-1].struck() else missed + 1
+    gc.unfreeze()
+    assert n > 10  # else it has struck nothing
+
+
 def join_workers() -> None:
+    """Wait for the threads of all generators with the name "traced"."""
     for thread in threading.enumerate():
         while thread.name == NAME:
             try:
@@ -121,82 +224,3 @@ def join_workers() -> None:
             except RuntimeError:  # a struck constructor did not wait until it is started
                 time.sleep(0.001)
         assert thread.name != NAME or not thread.is_alive()
-
-
-FILES = {module.__file__ for name, module in sys.modules.items() if name.startswith(f"{prefetch_generator.__name__}.")}
-
-
-POLLING = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
-
-
-JUMPS_THAT_POLL = ("POP_JUMP", "JUMP_IF") if sys.version_info < (3, 11) else ()
-
-
-class StrikeAt:
-    """While active, raise Strike at the n-th point of this thread, in this library, where a signal handler can run.
-
-    Those points are: the entry of a function, and the instruction after a call or a backward jump (3.10: after any
-    jump that a condition caused).
-    """
-
-    def __init__(self, n: int) -> None:
-        self.left = n
-
-    def __enter__(self) -> StrikeAt:  # noqa: PYI034 - `Self` is younger than Python 3.10
-        self.before = sys.gettrace()  # coverage's, perhaps
-        sys.settrace(self.on_call)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self.before)
-
-    def on_call(self, frame: FrameType, event: str, _: object) -> Callable[[FrameType, str, object], Any] | None:
-        if frame.f_code.co_filename not in FILES or event != "call":
-            return None
-        self.point()
-        frame.f_trace_opcodes = True
-        names = instructions(frame.f_code)
-        before = -2
-
-        def on_opcode(frame: FrameType, event: str, _: object) -> Any:
-            nonlocal before
-            if event == "opcode":
-                name = names.get(before, "")
-                jumped = frame.f_lasti != before + 2
-                before = frame.f_lasti
-                if name.startswith(POLLING) or (name.startswith(JUMPS_THAT_POLL or "never") and jumped):
-                    self.point()
-            return on_opcode
-
-        return on_opcode
-
-    def point(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            sys.settrace(None)
-            raise Strike
-
-
-@functools.cache
-def instructions(code: CodeType) -> dict[int, str]:
-    return {at.offset: at.opname for at in dis.get_instructions(code)}
-
-
-def every_strike(scenario: Callable[[Callable[[int], StrikeAt]], None]) -> None:
-    """Run `scenario` with a strike at the first point, the second, ... until it gets through without one."""
-    gc.collect()
-    gc.freeze()  # makes the many collections below cheap
-    n = missed = 0
-    while missed < 3:  # threads make the number of points differ from run to run
-        n += 1
-        gc.collect()  # so that the generator of the scenario before is not finalized, and struck, in this one
-        strikes: list[StrikeAt] = []
-
-        def strike_at(offset: int = 0, n: int = n, strikes: list[StrikeAt] = strikes) -> StrikeAt:
-            strikes.append(StrikeAt(n + offset))
-            return strikes[-1]
-
-        scenario(strike_at)
-        missed = missed + 1 if strikes[-1].left > 0 else 0
-    gc.unfreeze()
-    assert n > 10  # else it has struck nothing
