@@ -1,10 +1,11 @@
 """The channel: items go down, room goes up. Here a worker and its consumers meet.
 
 Guarantees
-    1. Every item put in is taken out once, in order, whatever interrupts the consumer, wherever.
+    1. Until it is cancelled, every item put in is taken out once, in order, wherever a signal handler strikes.
     2. At most `max_prefetch` items are in the buffer or being made.
     3. Nobody sleeps while there is something to do, nobody polls, and nobody is woken while nothing happens.
-    4. No Python lock is held, ever: each method may be re-entered by a signal handler or a finalizer at any bytecode.
+    4. No lock is held while Python code runs, so each method may be re-entered by a signal handler or a finalizer at
+       any bytecode. (A bell is a lock, but one that is only slept on.)
 
 What they rest on
     a. `SimpleQueue.put`, `get` and `qsize` are atomic, re-entrant and written in C (bpo-32576). They go through the
@@ -59,8 +60,9 @@ State = Literal["running", "finished", "failed", "closed"]
 class Channel(Generic[T]):
     """What a worker and its consumers share: the buffer, who sleeps, and where in its life the generator is.
 
-    Anything with `ring()` may sleep on it, in `bells`. What a consumer's take needs is used from outside: `take`,
-    `wake_worker`, `cancelled`, `deliveries` and `over`. Whatever else changes, changes here.
+    Any `Bell` may sleep on it, in `bells`; its `ring()` must not raise. A consumer's take uses `take`, `wake_worker`,
+    `deliveries`, `cancelled`, `over` and `busy_ident` directly, and its end `outcome`; the worker sets `worker_ident`
+    and `busy_ident` at its beginning and its end.
     """
 
     __slots__ = (
@@ -96,7 +98,8 @@ class Channel(Generic[T]):
         # The generator. When there is none any more, this puts itself into `wakeups`: it stops the worker even if the
         # generator's finalizer, which is Python code, was interrupted before its first line.
         self.owner = weakref.ref(owner, self.wakeups.put)
-        self.maker = worker_thread(threading.get_ident())  # if a worker made it: what its source holds is left with it
+        # The worker that made this, if one did: once that is told to stop, what its source holds counts as left.
+        self.maker = worker_thread(threading.get_ident())
         self.cancelled = False  # from cancel() on nothing more is delivered
         self.over = False  # from finish() on no item follows
         # How the source ended: StopIteration, or what it raised. Until that is known, it is an error, so that a worker
@@ -112,7 +115,7 @@ class Channel(Generic[T]):
 
     @property
     def state(self) -> State:
-        """Where in its life the generator is. From "running" it goes to any other; a "finished" one can be closed."""
+        """Where in its life the generator is. From "running" it goes to any other; every other can be closed."""
         if self.cancelled:
             return "closed"
         if not self.over:
@@ -127,7 +130,7 @@ class Channel(Generic[T]):
     # The worker's side. One thread, which no signal handler ever interrupts.
 
     def room(self) -> Iterator[None]:
-        """Wait until there is room; return an iterator with one None for each item that may be pulled.
+        """Wait until there is room; return an iterator with one None for each item that may be pulled now.
 
         Does not wait once the channel is cancelled: whoever pulls looks at `cancelled` before each item.
         """

@@ -16,9 +16,9 @@ class BackgroundIterable(Iterable[T_co], Generic[T_co]):
     """An iterable whose every iteration is a new `BackgroundGenerator`, such as one epoch of a PyTorch `DataLoader`.
 
     An iteration that is left early, by `break` say, may still be inside a step of the source. The next one waits until
-    that step is over, however long it takes: the iterable never has two threads in it, even if it hands out the same
-    iterator again. Ctrl-C ends the wait. An iteration that somebody still holds is left alone, so nested loops and
-    `zip(x, x)` work as they do on the iterable itself.
+    that step is over, however long it takes: an iteration that was left never overlaps the next one, even if the
+    iterable hands out the same iterator again. Ctrl-C ends the wait. An iteration that somebody still holds is left
+    alone, so nested loops and `zip(x, x)` work as they do on the iterable itself.
 
     `len()` is the iterable's own. Nothing here keeps an iteration alive.
 
