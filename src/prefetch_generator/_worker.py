@@ -55,7 +55,9 @@ class Worker:
         "begin",
         "channel",
         "close_failure",
+        "close_source",
         "ended",
+        "iterable",
         "kept",
         "last_look",
         "may_begin",
@@ -65,7 +67,11 @@ class Worker:
     )
 
     def __init__(self, source: Source, channel: Channel[Any], stop: StopEvent) -> None:
-        self.source: Any = source  # None when it has been released
+        # One by one: without the GIL, a tuple that the caller's thread has made, and all it holds, would be freed only
+        # when that thread next runs. Both are None when they have been released.
+        self.iterable: Any = source.iterable
+        self.source: Any = source.iterator
+        self.close_source = source.close
         self.channel = channel
         self.stop = stop
         self.may_begin: bool | None = None  # whether the thread may touch the source; None until the constructor knows
@@ -77,12 +83,6 @@ class Worker:
         self.last_look: object = None  # a weak reference that sees the thread end, whatever else has failed there
         self.kept: object = None  # what a thread that is frozen at exit keeps alive
 
-    @property
-    def iterable(self) -> object:
-        """What the source iterates, until it is released."""
-        source = self.source
-        return source and source.iterable
-
     def start(self, name: str, owner: object) -> None:
         """Start the thread. It does not touch the source before it is allowed to."""
         started, lent, failed = make_queue(), make_queue(), Once[BaseException]()
@@ -90,7 +90,7 @@ class Worker:
         # next runs: a generator made by a thread that sleeps would go on. Unless another thread has had a reference
         # that came through a queue: the two counts are made one then, and who drops the last reference frees it.
         lent.put(owner)
-        lent.put(self.source.iterator)
+        lent.put(self.source)
         _exit.live.add(self)
         _exit.hear_of_the_end_of_a_child()
         # Not `thread.start()`: that is Python code with locks, and where Ctrl-C ends it half-way, it leaves the thread
@@ -228,7 +228,7 @@ def _run(worker: Worker) -> None:
         outcome = failure
         if worker.may_begin:
             _close(worker)  # for what failed was not the source
-    worker.source = None  # before anybody can see the end: by then the source is released
+    worker.source = worker.iterable = None  # before anybody can see the end: by then the source is released
     worker.channel.finish(outcome)
     del outcome
     _finish(worker)
@@ -244,7 +244,7 @@ def _run_source(worker: Worker) -> BaseException | None:
         return None
     # The outcome gets no name here: the frame of a source that failed refers to its callers' frames, and a caller that
     # still named the failure would close a cycle.
-    return _end(worker, here, _produce(channel, worker.source.iterator))
+    return _end(worker, here, _produce(channel, worker.source))
 
 
 def _finish(worker: Worker) -> None:
@@ -302,7 +302,7 @@ def _end(worker: Worker, here: WorkerThread, outcome: BaseException | None) -> B
 def _close(worker: Worker) -> None:
     """Close the source, and keep what that raises for `close()`."""
     try:
-        worker.source.close(worker.source.iterator)
+        worker.close_source(worker.source)
     except BaseException as failure:
         # Held from here, whose name for it ends with the clause: the source's frame refers to its callers' frames, and
         # a caller that still named the failure would close a cycle.

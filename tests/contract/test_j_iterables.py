@@ -496,14 +496,14 @@ def test_a_forked_child_does_not_wait_for_the_parents_workers() -> None:
 def test_an_iteration_that_only_a_stopped_source_holds_is_left() -> None:
     """J2, C8: the generator of a chain was left by `break`; its source, still in a step, holds the iteration inside."""
     inside, worst = 0, 0
-    in_step, go = threading.Event(), threading.Event()
+    in_step, go, never = threading.Event(), threading.Event(), threading.Event()
 
     class Steps(Iterator[int]):
         def __next__(self) -> int:
             nonlocal inside, worst
             inside += 1
             worst = max(worst, inside)
-            in_step.wait(0.01)  # long enough for a second thread to come in
+            never.wait(0.01)  # long enough for a second thread to come in
             inside -= 1
             return 0
 
@@ -522,8 +522,8 @@ def test_an_iteration_that_only_a_stopped_source_holds_is_left() -> None:
             go.wait(LONG)  # in a step of its own
 
     for _ in BackgroundGenerator(prepared(), 2):
+        assert in_step.wait(LONG)  # else it might be stopped before that step
         break
-    assert in_step.wait(LONG)
     second = in_thread(lambda: next(iter(iterable)))
     go.set()
     assert second.get(timeout=LONG) == 0
