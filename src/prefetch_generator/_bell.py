@@ -23,14 +23,11 @@ class Bell:
     # which a signal handler that takes long, or a timeout of no time, is enough for.
     __slots__ = ("__weakref__", "_lock")
 
+    alone: bool = True  # nothing else runs with this thread's ident while it sleeps
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
-
-    @property
-    def alone(self) -> bool:
-        """True if nothing else runs on this thread while it sleeps."""
-        return True
 
     def ring(self, _: object = None) -> None:
         """Wake the sleeper. Never waits."""
@@ -77,16 +74,12 @@ def _longest_wait() -> float:
 class HubBell(Bell):
     """A bell in a thread that gevent runs. Rung from any thread, it wakes the greenlet that sleeps on it."""
 
-    __slots__ = ("_rung", "_watcher")
+    __slots__ = ("_rung", "_watcher", "alone")
 
     def __init__(self) -> None:
+        self.alone = threads_are_greenlets()  # then all greenlets have idents of their own
         self._rung = False
         self._watcher: Any = None
-
-    @property
-    def alone(self) -> bool:
-        """True where all greenlets have threads, and thus idents, of their own."""
-        return threads_are_greenlets()
 
     def ring(self, _: object = None) -> None:
         """Wake the sleeper. Never waits."""
