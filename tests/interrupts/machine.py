@@ -34,6 +34,10 @@ NAME = "BackgroundGenerator-traced"  # the threads of generators with the name "
 every_event = pytest.mark.parametrize("event", ["line", "opcode"])
 
 
+if sys.version_info[:2] == (3, 12):
+    sys._getframe().f_trace_opcodes = True  # this Python looks only in `settrace` whether there ever was such a frame
+
+
 class Strike(KeyboardInterrupt):
     """Raised from outside."""
 
@@ -86,8 +90,6 @@ class Every:
         if self.reported == "opcode" and event != "opcode":
             frame.f_trace_opcodes = True  # not only at a call: 3.13 looks at it later, the first time
         if event == "call":
-            if self.reported == "opcode" and sys.version_info[:2] == (3, 12):
-                sys.settrace(sys.gettrace())  # the only place where this Python looks at f_trace_opcodes
             if code is Bell.sleep.__code__:
                 self.asleep()
             if self.event == "poll":
