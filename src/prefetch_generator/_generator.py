@@ -155,12 +155,14 @@ class BackgroundGenerator(Iterator[T_co]):
     def _raise_end(self) -> NoReturn:
         """Raise how it ended, to one consumer, and StopIteration to all others."""
         channel = self._channel
+        here = worker_thread(threading.get_ident())
+        if here is not None:
+            here.raise_if_stopped()  # first: this end may follow from that stop, and is not the end of the data
         if not channel.cancelled:
             self._worker.join()
             raise_held(channel.outcome)
-        here = worker_thread(threading.get_ident())
         if channel.cancelled and here is not None:
-            here.raise_if_stopped()  # perhaps the same stop that has cancelled this: not the end of the data
+            here.raise_if_stopped()  # the same, for a stop that came meanwhile
         raise StopIteration
 
     def _refuse(self) -> NoReturn:
