@@ -233,7 +233,7 @@ class Channel(Generic[T]):
         try:
             self.bells.add(bell)
             if here is not None:
-                _ = here.stop.listen(bell)
+                _kept = here.stop.listen(bell)
                 here.raise_if_stopped()
                 if deadline == math.inf and bell.alone:
                     here.waits_for = self, news

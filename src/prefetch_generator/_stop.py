@@ -85,7 +85,7 @@ class StopEvent:
         """
         deadline = deadline_after(timeout)
         bell = make_bell()
-        _ = self.listen(bell)
+        _kept = self.listen(bell)
         return self.is_set() or bell.sleep(deadline) or self.is_set()
 
     def on_set(self, callback: Callable[[], object]) -> AbstractContextManager[None]:

@@ -103,6 +103,28 @@ def test_a_source_that_waits_for_another_generator_sees_generator_exit(stuck: St
     assert ended(stuck.closed)
 
 
+def test_a_stopped_source_hears_of_its_own_stop_before_the_end_inside(stuck: Stuck) -> None:
+    """C8: the generator inside may have ended because of that very stop, and its end is then not that of the data."""
+    inner = BackgroundGenerator(range(0))
+    assert list(inner) == []
+    seen: SimpleQueue[str] = SimpleQueue()
+
+    def outer() -> Iterator[int]:
+        stuck.stick()
+        try:
+            yield next(inner)
+        except BaseException as error:
+            seen.put(type(error).__name__)
+            raise
+
+    numbers = BackgroundGenerator(outer())
+    assert stuck.inside.wait(LONG)
+    numbers.stop_event.set()
+    stuck.go.set()
+    assert seen.get(timeout=LONG) == "GeneratorExit"
+    assert numbers.close(LONG) is True
+
+
 def test_a_source_that_waits_with_a_timeout_sees_generator_exit(stuck: Stuck) -> None:
     """C8: also in `next(timeout)`."""
     asleep = threading.Event()
