@@ -998,6 +998,14 @@ def test_what_breaks_on_the_worker_is_raised_by_next(
     join_workers()
 
 
+def test_a_breakdown_that_no_outcome_tells_of_shows_as_failed() -> None:
+    """B6, E5: a worker that came to its end without a word has not finished, and nobody has closed it."""
+    channel = Channel[int](1, object)
+    assert channel.state == "running"
+    channel.finish(None)
+    assert channel.state == "failed"
+
+
 def test_what_breaks_outside_of_the_source_has_it_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """B6, C3: what failed was not the source, so it has not ended, and ends early."""
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
