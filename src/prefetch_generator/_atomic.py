@@ -2,9 +2,9 @@
 
 CPython runs signal handlers when a call returns, on a backward jump and on function entry, nowhere else. `x = take()`
 can thus lose `x` between the call and the store. But `for x in it:` over an iterator written in C stores what it got
-with no such point in between. So whatever may be lost only once is taken through a `map` object that was made
-beforehand, and `for _ in it: break` is a call without a window. (3.10 also has such a point where a condition is false;
-the lines that rest on this are written so that none is.)
+with no such point in between. So whatever must not be lost is taken through a `map` object that was made beforehand,
+and `for _ in it: break` is a call without a window. Such an iterator has the name of its call: `take`, `begin`. (3.10
+also has such a point where a condition is false; the lines that rest on this are written so that none is.)
 """
 
 from __future__ import annotations

@@ -16,18 +16,18 @@ What they rest on
 No lost wake-up, on either side: announce yourself, then look through the queue's lock, then sleep.
 
     worker                                     consumer
-    W1  store a call in `wake_worker`          C1  take an item           (the queue's lock)
-    W2  still full? then                       C2  answer `wake_worker`
-    W3  sleep on `wakeups`                         (W2 goes through the queue's lock too)
+    call   store a call in `wake_worker`       take    take an item        (the queue's lock)
+    look   still full? (the queue's lock)      answer  answer `wake_worker`
+    sleep  on `wakeups`
 
-Either W2 or C1 takes the lock first. If it is W2, then W1 came before C1, so C2 finds the call and answers it: W3 gets
-its token, before or after it falls asleep. If it is C1, then W2 sees the room and the worker does not sleep. A call is
-a `map` object that puts one token and is then exhausted, so it is answered once and there is no flag to clear. A token
-too many (of an owner that vanishes, say) makes the worker look once more.
+Either *look* or *take* has the lock first. If *look*, then *call* came before *take*, so *answer* finds the call: the
+worker gets its token, before or after it falls asleep. If *take*, then *look* sees the room, and the worker does not
+sleep. A call is a `map` object that puts one token and is then exhausted, so it is answered once and there is no flag
+to clear. A token too many (of an owner that vanishes, say) makes the worker look once more.
 
 A consumer that finds no item does the same with a lock of its own, its *bell*: it announces the bell in `bells`, looks
-for news, and sleeps on the bell; the worker puts the item, and then rings all bells. No interrupt comes between C1 and
-C2 (b), and none ever comes to the worker (c).
+for news, and sleeps on the bell; the worker puts the item, and then rings all bells. No interrupt comes
+between *take* and *answer* (b), and none ever comes to the worker (c).
 """
 
 from __future__ import annotations
@@ -63,15 +63,17 @@ class Channel(Generic[T]):
     Any `Bell` may sleep on it, in `bells`; its `ring()` must not raise. A consumer's take uses `take`, `wake_worker`,
     `deliveries`, `cancelled`, `over` and `busy_ident` directly, and its end `outcome`; the worker sets `worker_ident`
     and `busy_ident` at its beginning and its end.
+
+    `take`, `wake_worker` and `deliveries` are calls in the form of iterators: see `_atomic`.
     """
 
     __slots__ = (
         "bells",
         "busy_ident",
         "cancelled",
+        "complete",
         "consumer_wait",
         "deliveries",
-        "failed",
         "items",
         "maker",
         "max_prefetch",
@@ -106,7 +108,7 @@ class Channel(Generic[T]):
         # that breaks down, wherever in our own code, cannot make the data look complete.
         self.outcome: Once[BaseException] = Once()
         self.outcome.hold(RuntimeError("the worker broke down outside of the source: see the output of its thread"))
-        self.failed = True
+        self.complete = False  # True once the source has come to its own end
         self.worker_ident = 0  # the worker's thread, as long as it runs
         self.busy_ident = 0  # the same, but not while it sleeps: it spares the consumers a call, a tenth of their time
         # A wait counts when it is over; without the GIL consumers that share one object can lose some of these.
@@ -120,7 +122,7 @@ class Channel(Generic[T]):
             return "closed"
         if not self.over:
             return "running"
-        return "failed" if self.failed else "finished"
+        return "finished" if self.complete else "failed"
 
     @property
     def delivered(self) -> int:
@@ -159,7 +161,7 @@ class Channel(Generic[T]):
     def finish(self, outcome: BaseException | None) -> None:
         """Say that no further item comes, and why (None: it was stopped); the worker's last word here."""
         if outcome is not None:
-            self.failed = not issubclass(type(outcome), StopIteration)  # `isinstance` would ask the outcome itself
+            self.complete = issubclass(type(outcome), StopIteration)  # `isinstance` would ask the outcome itself
             self.outcome.hold(outcome)
         self.over = True  # after the last item and the outcome: who sees it finds both
         self.ring()
@@ -211,7 +213,7 @@ class Channel(Generic[T]):
         return self.over
 
     @property
-    def is_left(self) -> bool:
+    def is_abandoned(self) -> bool:
         """True once it was closed or dropped, or is held only by another source that has been told to stop."""
         maker = self.maker
         if maker is not None and maker is not worker_thread(threading.get_ident()) and maker.stop.is_set():

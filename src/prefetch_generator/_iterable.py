@@ -50,7 +50,7 @@ class BackgroundIterable(Iterable[T_co], Generic[T_co]):
 
     def __iter__(self) -> BackgroundGenerator[T_co]:
         for channel in channels_over(self.iterable):
-            while channel.is_left and not channel.over:
+            while channel.is_abandoned and not channel.over:
                 channel.wait(channel.is_over, math.inf)
         return BackgroundGenerator(self.iterable, self._max_prefetch)
 

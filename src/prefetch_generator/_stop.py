@@ -53,14 +53,14 @@ class StopEvent:
         self._channel: Channel[Any] | None = None  # what it cancels; the end of that one's generator sets this event
         self._exit: StopEvent | None = None  # set at interpreter exit
         # Weak: whoever no longer refers to a listener, wherever that was interrupted, no longer listens.
-        self._listeners: set[weakref.ref[Bell | _Hung]] = set()
+        self._listeners: set[weakref.ref[Bell | _Callback]] = set()
         # Weak, because a shared event may outlive thousands of generators that were given it.
         self._children: set[weakref.ref[StopEvent]] = set()
 
     def set(self) -> None:
         """Set the event: wake every waiter and stop every generator that was given it. Never waits.
 
-        What was hung on it with `on_set` is called here.
+        Callbacks of `on_set` are called here.
         """
         set_all([self])
 
@@ -105,9 +105,9 @@ class StopEvent:
         """
         if not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
-        return _Hung(self, callback)
+        return _Callback(self, callback)
 
-    def listen(self, listener: Bell | _Hung) -> object:
+    def listen(self, listener: Bell | _Callback) -> object:
         """Have `listener.ring()` called by each `set()` as long as somebody refers to it; then look at the event.
 
         The caller keeps what this returns as long: it rings when the generator is dropped, even if the finalizer of
@@ -144,7 +144,7 @@ def set_all(events: list[StopEvent]) -> None:
         for channel in channels:
             stack.callback(channel.drop)
         for listener in listeners:
-            if isinstance(listener, _Hung):
+            if isinstance(listener, _Callback):
                 stack.callback(listener.ring)
 
 
@@ -152,8 +152,8 @@ def _living(references: set[weakref.ref[T]]) -> list[T]:
     return [it for reference in references.copy() if (it := reference()) is not None]
 
 
-class _Hung:
-    """What `on_set` hangs on an event within a block: rung, it calls the callback, once."""
+class _Callback:
+    """A callback that listens to an event within a block of `on_set`: rung, it is called, once."""
 
     __slots__ = ("__weakref__", "_callback", "_event", "_pid", "_watcher")
 

@@ -231,7 +231,7 @@ def _run(worker: Worker) -> None:
     worker.source = worker.iterable = None  # before anybody can see the end: by then the source is released
     worker.channel.finish(outcome)
     del outcome
-    _finish(worker)
+    _announce_end(worker)
 
 
 def _run_source(worker: Worker) -> BaseException | None:
@@ -244,10 +244,10 @@ def _run_source(worker: Worker) -> BaseException | None:
         return None
     # The outcome gets no name here: the frame of a source that failed refers to its callers' frames, and a caller that
     # still named the failure would close a cycle.
-    return _end(worker, here, _produce(channel, worker.source))
+    return _close_unless_ended(worker, here, _produce(channel, worker.source))
 
 
-def _finish(worker: Worker) -> None:
+def _announce_end(worker: Worker) -> None:
     """Let everybody know that the thread is over; may be done again."""
     channel = worker.channel
     if not worker.close_failure:  # else there is still something to report, at exit at the latest
@@ -263,7 +263,7 @@ def _look_again(worker: Worker, _: object) -> None:
     """See, when all code of the thread is through, that it has come to its last line."""
     if not worker.ended.is_set() or worker.channel.worker_ident:
         worker.channel.finish(None)  # which leaves the outcome as it is: what is known, or else an error
-        _finish(worker)
+        _announce_end(worker)
 
 
 def _produce(channel: Channel[Any], source: Iterator[Any]) -> BaseException | None:
@@ -281,7 +281,7 @@ def _produce(channel: Channel[Any], source: Iterator[Any]) -> BaseException | No
                 channel.ring()
 
 
-def _end(worker: Worker, here: WorkerThread, outcome: BaseException | None) -> BaseException | None:
+def _close_unless_ended(worker: Worker, here: WorkerThread, outcome: BaseException | None) -> BaseException | None:
     """Return `outcome` if the source ended by itself; else see it closed, and return None."""
     told, here.told = here.told, True  # from here on the clean-up may use other generators
     if worker.stop.is_set():

@@ -958,7 +958,7 @@ def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
         (_worker, "enter_worker_thread", 0),
         (_worker, "_run_source", 0),
         (_worker, "_produce", 0),
-        (_worker, "_end", 0),
+        (_worker, "_close_unless_ended", 0),
         (Channel, "room", 0),
         (Channel, "finish", 0),
         (Channel, "_park", 1),

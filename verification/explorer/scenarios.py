@@ -76,7 +76,7 @@ class Run:
             "stopped": lambda: self.stopped,
             "owner": lambda: self.alive,
         }
-        for flag in ("cancelled", "over", "worker_ident", "failed"):
+        for flag in ("cancelled", "over", "worker_ident", "complete"):
             Current.values[flag] = partial(getattr, self.channel, flag)
         self.threads: dict[str, Steps] = {"worker": self.work()}
         self.threads |= {f"consumer {n}": self.consume(self.delivered[n]) for n in range(scenario.consumers)}
@@ -230,7 +230,7 @@ class CircleRun:
             consumer._process, consumer._worker = None, SimpleNamespace(join=consumer._channel.is_over)
             consumer._channel.worker_ident = number
             Current.workers[number] = WorkerThread(StopEvent())
-        for flag in ("cancelled", "over", "failed"):
+        for flag in ("cancelled", "over", "complete"):
             Current.values[flag] = partial(self.look, flag)
         Current.values |= {
             "bells": lambda: tuple(frozenset(b.name for b in each._channel.bells) for each in self.ends),
