@@ -16,18 +16,19 @@ What they rest on
 No lost wake-up, on either side: announce yourself, then look through the queue's lock, then sleep.
 
     worker                                     consumer
-    call   store a call in `wake_worker`       take    take an item        (the queue's lock)
-    look   still full? (the queue's lock)      answer  answer `wake_worker`
-    sleep  on `wakeups`
+    request  store it in `wake_worker`           take   take an item          (the queue's lock)
+    look     still full? (the queue's lock)      grant  iterate `wake_worker`
+    sleep    on `wakeups`
 
-Either *look* or *take* has the lock first. If *look*, then *call* came before *take*, so *answer* finds the call: the
-worker gets its token, before or after it falls asleep. If *take*, then *look* sees the room, and the worker does not
-sleep. A call is a `map` object that puts one token and is then exhausted, so it is answered once and there is no flag
-to clear. A token too many (of an owner that vanishes, say) makes the worker look once more.
+Either *look* or *take* has the lock first. If *look*, then *request* came before *take*, so *grant* finds the request:
+the worker gets its token, before or after it falls asleep. If *take*, then *look* sees the room, and the worker does
+not sleep. A request is a `map` object that puts one token and is then exhausted, so it is granted once and there is no
+flag to clear. A token too many (of an owner that vanishes, say) makes the worker look once more. A stop does as a
+consumer does: it stores `cancelled`, goes through the queue's lock, and grants the request; *look* looks for it too.
 
 A consumer that finds no item does the same with a lock of its own, its *bell*: it announces the bell in `bells`, looks
 for news, and sleeps on the bell; the worker puts the item, and then rings all bells. No interrupt comes
-between *take* and *answer* (b), and none ever comes to the worker (c).
+between *take* and *grant* (b), and none ever comes to the worker (c).
 """
 
 from __future__ import annotations
@@ -46,13 +47,15 @@ from typing import Any, Generic, Literal, TypeVar
 from prefetch_generator._atomic import Once
 from prefetch_generator._bell import Bell, make_bell, make_queue
 from prefetch_generator._errors import NotReadyError
-from prefetch_generator._stop import worker_thread
+from prefetch_generator._stop import source_context
 
 T = TypeVar("T")
 OWN_SOURCE = "a source cannot iterate its own BackgroundGenerator: it would wait for itself"
 _CIRCLE = "a source cannot iterate a BackgroundGenerator that waits, through others, for its own: none would ever go on"
 _BATCH = 100  # items after which even an unbounded worker looks whether there still is a generator
-_NOBODY: Iterator[None] = repeat(None, 0)  # an answered call; it stays exhausted, so everybody can share it
+_NO_REQUEST: Iterator[None] = repeat(None, 0)  # a granted one; it stays exhausted, so everybody can share it
+
+_ORDER: SimpleQueue[None] = SimpleQueue()  # always empty: one lock, which all go through
 
 State = Literal["running", "finished", "failed", "closed"]
 
@@ -60,11 +63,11 @@ State = Literal["running", "finished", "failed", "closed"]
 class Channel(Generic[T]):
     """What a worker and its consumers share: the buffer, who sleeps, and where in its life the generator is.
 
-    Any `Bell` may sleep on it, in `bells`; its `ring()` must not raise. A consumer's take uses `take`, `wake_worker`,
-    `deliveries`, `cancelled`, `over` and `busy_ident` directly, and its end `outcome`; the worker sets `worker_ident`
-    and `busy_ident` at its beginning and its end.
+    A sleeper waits for the channel by putting a `Bell` into `bells`, whose `ring()` must not raise. To take an item, a
+    consumer uses `take`, `wake_worker`, `deliveries`, `cancelled`, `over` and `busy_ident` directly; to report the end,
+    `outcome`. The worker sets `worker_ident` and `busy_ident` at its beginning and its end.
 
-    `take`, `wake_worker` and `deliveries` are calls in the form of iterators: see `_atomic`.
+    `take`, `wake_worker` and `deliveries` are prepared calls, made by iterating: see `_atomic`.
     """
 
     __slots__ = (
@@ -75,7 +78,7 @@ class Channel(Generic[T]):
         "consumer_wait",
         "deliveries",
         "items",
-        "maker",
+        "made_in",
         "max_prefetch",
         "outcome",
         "over",
@@ -95,15 +98,15 @@ class Channel(Generic[T]):
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
         self.deliveries = count()  # counts in C: `+= 1` by several consumers would lose some without the GIL
         self.wakeups: SimpleQueue[object] = make_queue()  # the worker sleeps on it
-        self.wake_worker = _NOBODY  # iterated, it wakes the worker, once; written by the worker alone
+        self.wake_worker = _NO_REQUEST  # iterated, it wakes the worker, once; written by the worker alone
         self.bells: set[Bell] = set()  # of the consumers that sleep
         # The generator. When there is none any more, this puts itself into `wakeups`: it stops the worker even if the
         # generator's finalizer, which is Python code, was interrupted before its first line.
         self.owner = weakref.ref(owner, self.wakeups.put)
-        # The worker that made this, if one did: once that is told to stop, what its source holds counts as left.
-        self.maker = worker_thread(threading.get_ident())
+        # The source that made this, if one did: once that one is to stop, what it holds counts as abandoned.
+        self.made_in = source_context(threading.get_ident())
         self.cancelled = False  # from cancel() on nothing more is delivered
-        self.over = False  # from finish() on no item follows
+        self.over = False  # from finish() on: the worker is through with the source, and no item follows
         # How the source ended: StopIteration, or what it raised. Until that is known, it is an error, so that a worker
         # that breaks down, wherever in our own code, cannot make the data look complete.
         self.outcome: Once[BaseException] = Once()
@@ -151,15 +154,15 @@ class Channel(Generic[T]):
         started = perf_counter()
         self.wake_worker = map(self.wakeups.put, repeat(None, 1))
         if self.items.qsize() < self.max_prefetch or self.cancelled:
-            next(self.wake_worker, None)  # answer myself, unless a consumer was faster; either way one token comes
+            next(self.wake_worker, None)  # grant it myself, unless a consumer was faster; either way one token comes
         self.busy_ident = 0
         self.wakeups.get()
         self.busy_ident = self.worker_ident
-        self.wake_worker = _NOBODY
+        self.wake_worker = _NO_REQUEST
         self.producer_wait += perf_counter() - started
 
     def finish(self, outcome: BaseException | None) -> None:
-        """Say that no further item comes, and why (None: it was stopped); the worker's last word here."""
+        """Say that no further item comes, and why (None: for no new reason); the worker's last word here."""
         if outcome is not None:
             self.complete = issubclass(type(outcome), StopIteration)  # `isinstance` would ask the outcome itself
             self.outcome.hold(outcome)
@@ -173,17 +176,18 @@ class Channel(Generic[T]):
     def cancel(self) -> None:
         """Release everybody who waits, deliver nothing more. Never waits; runs no code but ours. `drop` has to follow.
 
-        First to wake and then to drop: a finalizer of an item may take its time.
+        Wake first, drop later: a finalizer of an item may take its time.
         """
         self.cancelled = True  # first: an item put after this is dropped by the consumer that takes it, or by finish()
+        self.items.qsize()  # for the queue's lock: see the proof above
         next(self.wake_worker, None)
         self.ring()
 
     def ring(self) -> None:
-        """Wake every consumer that waits, after an item was put or the end was told."""
+        """Wake every consumer that waits, after an item was put or the end was said."""
         # All, not one: a consumer that is woken and then interrupted would have to pass the wake-up on, and could
         # not do so for certain. (Of several that wait, all but one thus wake in vain.) Ring first and forget after:
-        # interrupted in between, the call is only repeated.
+        # interrupted in between, the ring is only repeated.
         for bell in self.bells.copy():
             bell.ring()
             self.bells.discard(bell)
@@ -214,22 +218,22 @@ class Channel(Generic[T]):
 
     @property
     def is_abandoned(self) -> bool:
-        """True once it was closed or dropped, or is held only by another source that has been told to stop."""
-        maker = self.maker
-        if maker is not None and maker is not worker_thread(threading.get_ident()) and maker.stop.is_set():
+        """True once it was closed or dropped, or is held only by another source that is to stop."""
+        outer = self.made_in
+        if outer is not None and outer is not source_context(threading.get_ident()) and outer.stop.is_set():
             return True
         return self.cancelled or self.owner() is None
 
     def wait(self, news: Callable[[], object], deadline: float) -> bool:
         """Sleep until there is `news`, or may be; return False if there is none by the `deadline`.
 
-        A worker that is told to stop while it waits here, for another generator, gets GeneratorExit.
+        A worker that is to stop while it waits here, for another generator, gets GeneratorExit.
         """
         # Here and not in `next`, for whoever keeps the traceback of what strikes a sleeper keeps this frame.
         me = threading.get_ident()
         if me == self.worker_ident:  # a finalizer, on the worker that was about to sleep or just woke
             raise RuntimeError(OWN_SOURCE)
-        here = worker_thread(me)
+        here = source_context(me)
         started = perf_counter()
         bell = make_bell()
         try:
@@ -239,7 +243,7 @@ class Channel(Generic[T]):
                 here.raise_if_stopped()
                 if deadline == math.inf and bell.alone:
                     here.waits_for = self, news
-            # Answered already, in next(), unless a debugger or a trace function raised between two instructions there,
+            # Granted already, in next(), unless a debugger or a trace function raised between two instructions there,
             # which costs the item; without this line it would cost a deadlock.
             next(self.wake_worker, None)
             if news():
@@ -255,16 +259,17 @@ class Channel(Generic[T]):
 
     def _refuse_circle(self, me: int, news: Callable[[], object]) -> None:
         """Raise RuntimeError if what this worker is about to wait for waits, through others, for this worker."""
-        # Each says what it waits for before it looks here, so whoever closes a circle sees it.
+        # Each says what it waits for before it looks here, so whoever closes a circle sees it; the lock orders the two.
+        _ORDER.qsize()
         circle: list[tuple[Channel[Any], Callable[[], object]]] = [(self, news)]
         while circle[-1][0].worker_ident != me:
             awaited = _awaited_by(circle[-1][0].worker_ident)
             if awaited is None or awaited in circle:
                 return
             circle.append(awaited)
-        # All of that was not seen at one moment. So look again, from the end: there is no news of the last, and only
-        # this thread could make some; so whoever still waits for that is stuck from now on, and can make none either;
-        # and so on, back to what this thread wants.
+        # That walk may have mixed moments. So walk back from the far end: only this thread could make news there, and
+        # it is about to sleep; so the worker that waits for that news, if it still does, is stuck; so is the worker
+        # that waits for that one; and so on, back to what this thread wants.
         after = None
         for wait in reversed(circle):
             channel, is_there = wait
@@ -276,6 +281,6 @@ class Channel(Generic[T]):
 
 
 def _awaited_by(ident: int) -> tuple[Channel[Any], Callable[[], object]] | None:
-    """Return what a worker sleeps for; None also if it has been told to stop, and so will soon see GeneratorExit."""
-    worker = worker_thread(ident)
-    return None if worker is None or (worker.stop.is_set() and not worker.told) else worker.waits_for
+    """Return what a worker sleeps for; None also if it is to stop, and so will soon see GeneratorExit."""
+    worker = source_context(ident)
+    return None if worker is None or (worker.stop.is_set() and not worker.heard) else worker.waits_for

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from prefetch_generator._atomic import raise_held
 from prefetch_generator._bell import deadline_after
 from prefetch_generator._channel import OWN_SOURCE, Channel
-from prefetch_generator._stop import StopEvent, own_event, worker_thread
+from prefetch_generator._stop import StopEvent, own_event, source_context
 from prefetch_generator._worker import Source, Worker, is_ours
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ class BackgroundGenerator(Iterator[T_co]):
 
         Raises NotReadyError if the time ran out (call again), StopIteration with the source's return value at the end,
         and once, in its place, whatever the source raised. RuntimeError in a forked child, and in a source that would
-        wait for itself. GeneratorExit, once, in a source told to stop while it waits. TypeError, ValueError: `timeout`.
+        wait for itself. GeneratorExit, once, in a source that is to stop while it waits. TypeError or ValueError if
+        `timeout` is neither None nor a number of at least 0 seconds.
 
         >>> BackgroundGenerator("abc").next(timeout=60)
         'a'
@@ -155,7 +156,7 @@ class BackgroundGenerator(Iterator[T_co]):
     def _raise_end(self) -> NoReturn:
         """Raise how it ended, to one consumer, and StopIteration to all others."""
         channel = self._channel
-        here = worker_thread(threading.get_ident())
+        here = source_context(threading.get_ident())
         if here is not None:
             here.raise_if_stopped()  # first: this end may follow from that stop, and is not the end of the data
         if not channel.cancelled:

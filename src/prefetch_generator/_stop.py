@@ -108,10 +108,10 @@ class StopEvent:
         return _Callback(self, callback)
 
     def listen(self, listener: Bell | _Callback) -> object:
-        """Have `listener.ring()` called by each `set()` as long as somebody refers to it; then look at the event.
+        """Have each `set()` call `listener.ring()` as long as the listener is alive. Look at the event afterwards.
 
-        The caller keeps what this returns as long: it rings when the generator is dropped, even if the finalizer of
-        that, which is Python code, is interrupted before it can set the event.
+        Keep what this returns equally long: a weak reference that rings when the generator is dropped, even if the
+        generator's finalizer, which is Python code, is interrupted before it can set the event.
         """
         self._listeners.add(weakref.ref(listener, self._listeners.discard))
         owner = self._channel and self._channel.owner()
@@ -138,8 +138,8 @@ def set_all(events: list[StopEvent]) -> None:
     for listener in listeners:
         if isinstance(listener, Bell):
             listener.ring()
-    # Everybody is awake; now for what may run code of the user's, and so raise, or take its time. The stack goes
-    # through all of it whatever that raises, last things first: callbacks, then the finalizers of items.
+    # Everybody is awake; now for what may run user code, and so raise, or take its time. The stack goes through all of
+    # it whatever that raises, last things first: callbacks, then the finalizers of items.
     with ExitStack() as stack:
         for channel in channels:
             stack.callback(channel.drop)
@@ -221,14 +221,14 @@ def _renew_exit() -> None:
     _Exit.event = StopEvent()
 
 
-class WorkerThread:
+class SourceContext:
     """What is known about a thread that runs a source."""
 
-    __slots__ = ("stop", "told", "waits_for")
+    __slots__ = ("heard", "stop", "waits_for")
 
     def __init__(self, stop: StopEvent) -> None:
         self.stop = stop
-        self.told = False  # the source has been told, by GeneratorExit, to stop
+        self.heard = False  # the source has been interrupted by the stop: GeneratorExit was raised at a wait of it
         # What it sleeps for, with no time limit: until there is this news of that channel.
         self.waits_for: tuple[Channel[Any], Callable[[], object]] | None = None
 
@@ -237,14 +237,14 @@ class WorkerThread:
 
         Only once, so that a clean-up may use other generators.
         """
-        if not self.told and self.stop.is_set():
-            self.told = True
+        if not self.heard and self.stop.is_set():
+            self.heard = True
             raise GeneratorExit
 
 
 # By thread rather than in a context variable: a helper thread that copies the source's context is not the source. And
 # not in a `threading.local`: one that was made before gevent patched `threading` is the same for all greenlets.
-_worker_threads: dict[int, WorkerThread] = {}
+_source_contexts: dict[int, SourceContext] = {}
 
 
 def current_stop_event() -> StopEvent:
@@ -257,28 +257,28 @@ def current_stop_event() -> StopEvent:
     ...     while not stop.wait(1.0):
     ...         yield "something new"
     """
-    here = worker_thread(threading.get_ident())
+    here = source_context(threading.get_ident())
     return StopEvent() if here is None else here.stop
 
 
-def enter_worker_thread(stop: StopEvent) -> WorkerThread:
+def enter_source_context(stop: StopEvent) -> SourceContext:
     """Make this thread a worker's, with `stop` as its stop event."""
-    here = _worker_threads[threading.get_ident()] = WorkerThread(stop)
+    here = _source_contexts[threading.get_ident()] = SourceContext(stop)
     return here
 
 
-def leave_worker_thread(ident: int) -> None:
+def leave_source_context(ident: int) -> None:
     """Undo that, before the thread ends: its ident is used again."""
-    _worker_threads.pop(ident, None)
+    _source_contexts.pop(ident, None)
 
 
-def worker_thread(ident: int) -> WorkerThread | None:
+def source_context(ident: int) -> SourceContext | None:
     """Return what is known about the thread with this ident; None if it is no worker's."""
-    return _worker_threads.get(ident)
+    return _source_contexts.get(ident)
 
 
 def _after_fork_in_child() -> None:
-    _worker_threads.clear()  # that of the thread that has forked as well: its generator is not here
+    _source_contexts.clear()  # that of the thread that has forked as well: its generator is not here
     _renew_exit()
 
 

@@ -24,7 +24,13 @@ from prefetch_generator._atomic import Once, raise_held
 from prefetch_generator._bell import make_queue
 from prefetch_generator._channel import Channel
 from prefetch_generator._errors import NotReadyError
-from prefetch_generator._stop import StopEvent, WorkerThread, enter_worker_thread, leave_worker_thread, worker_thread
+from prefetch_generator._stop import (
+    SourceContext,
+    StopEvent,
+    enter_source_context,
+    leave_source_context,
+    source_context,
+)
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -51,15 +57,15 @@ class Worker:
     """
 
     __slots__ = (
-        "abandoned",
+        "at_the_end",
         "begin",
         "channel",
         "close_failure",
         "close_source",
+        "dropped",
         "ended",
         "iterable",
         "kept",
-        "last_look",
         "may_begin",
         "source",
         "stop",
@@ -78,9 +84,9 @@ class Worker:
         self.begin = map(channel.wakeups.put, repeat(None, 1))  # tells it, in one step
         self.ended = StopEvent()
         self.close_failure: Once[BaseException] = Once()  # what the source raised while it was being closed
-        self.abandoned = False  # nobody is left who could call close()
+        self.dropped = False  # nobody is left who could call close()
         self.thread: threading.Thread | None = None
-        self.last_look: object = None  # a weak reference that sees the thread end, whatever else has failed there
+        self.at_the_end: object = None  # a weak reference that sees the thread end, whatever else has failed there
         self.kept: object = None  # what a thread that is frozen at exit keeps alive
 
     def start(self, name: str, owner: object) -> None:
@@ -88,7 +94,7 @@ class Worker:
         started, lent, failed = make_queue(), make_queue(), Once[BaseException]()
         # Without the GIL, an object that is dropped by another thread than its maker's is freed only when its maker
         # next runs: a generator made by a thread that sleeps would go on. Unless another thread has had a reference
-        # that came through a queue: the two counts are made one then, and who drops the last reference frees it.
+        # that came through a queue: the two counts are made one then, and whoever drops the last one frees it.
         lent.put(owner)
         lent.put(self.source)
         _exit.live.add(self)
@@ -110,13 +116,13 @@ class Worker:
 
     def abandon(self) -> None:
         """Stop because the generator was dropped. Never waits; called by a finalizer, at any bytecode of any thread."""
-        self.abandoned = True
+        self.dropped = True
         self.stop.set()
         self.report()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the thread has ended, at most `timeout` seconds; return False if it has not by then."""
-        here = worker_thread(threading.get_ident())
+        here = source_context(threading.get_ident())
         if here is not None and timeout is None:
             here.waits_for = self.channel, self.channel.is_over
         try:
@@ -146,11 +152,12 @@ class Worker:
 
     def report(self) -> None:
         """Give what the source raised while it was being closed to `threading.excepthook`, if nobody has had it."""
-        failure = next(self.close_failure.take)
-        if failure is not None:
-            _exit.live.discard(self)
-            details = (type(failure), failure, failure.__traceback__, self.thread)
-            threading.excepthook(threading.ExceptHookArgs(details))
+        for failure in self.close_failure.take:
+            if failure is not None:
+                _exit.live.discard(self)
+                details = (type(failure), failure, failure.__traceback__, self.thread)
+                threading.excepthook(threading.ExceptHookArgs(details))
+            break
 
     def raise_close_failure(self) -> None:
         """Raise it, if nobody has had it."""
@@ -191,7 +198,7 @@ def _place_of(ident: int) -> str | None:
         return None
     if place:
         return place
-    waits_for = getattr(worker_thread(ident), "waits_for", None)
+    waits_for = getattr(source_context(ident), "waits_for", None)
     return _place_of(waits_for[0].worker_ident) if waits_for else _NOT_PYTHON
 
 
@@ -207,7 +214,7 @@ def _start(  # noqa: PLR0913, PLR0917 - all that there is on either side
         lent.get()
         lent.get()
         target = partial(context.run, _run, worker)
-        worker.last_look = weakref.ref(target, partial(_look_again, worker))
+        worker.at_the_end = weakref.ref(target, partial(_look_again, worker))
         worker.thread = thread = threading.Thread(target=target, name=name, daemon=True)
         del target  # the thread has it, until it ends
         thread.start()
@@ -237,7 +244,7 @@ def _run(worker: Worker) -> None:
 def _run_source(worker: Worker) -> BaseException | None:
     channel = worker.channel
     channel.busy_ident = channel.worker_ident = threading.get_ident()
-    here = enter_worker_thread(worker.stop)
+    here = enter_source_context(worker.stop)
     while worker.may_begin is None and channel.owner() is not None:
         channel.wakeups.get()
     if not worker.may_begin:
@@ -248,14 +255,14 @@ def _run_source(worker: Worker) -> BaseException | None:
 
 
 def _announce_end(worker: Worker) -> None:
-    """Let everybody know that the thread is over; may be done again."""
+    """Let everybody know that the thread has ended; may be done again."""
     channel = worker.channel
     if not worker.close_failure:  # else there is still something to report, at exit at the latest
         _exit.live.discard(worker)
     worker.ended.set()
-    if worker.abandoned or channel.owner() is None:
+    if worker.dropped or channel.owner() is None:
         worker.report()
-    leave_worker_thread(channel.worker_ident)
+    leave_source_context(channel.worker_ident)
     channel.busy_ident = channel.worker_ident = 0  # last, for the ident of a thread is used again after its end
 
 
@@ -281,17 +288,17 @@ def _produce(channel: Channel[Any], source: Iterator[Any]) -> BaseException | No
                 channel.ring()
 
 
-def _close_unless_ended(worker: Worker, here: WorkerThread, outcome: BaseException | None) -> BaseException | None:
+def _close_unless_ended(worker: Worker, here: SourceContext, outcome: BaseException | None) -> BaseException | None:
     """Return `outcome` if the source ended by itself; else see it closed, and return None."""
-    told, here.told = here.told, True  # from here on the clean-up may use other generators
+    heard, here.heard = here.heard, True  # from here on the clean-up may use other generators
     if worker.stop.is_set():
         # Completely, before anybody can see an end: perhaps somebody else is just about to, or the owner vanished
         # without a word; and a source that ends because it heard of the stop has not come to the end of its data.
         worker.stop.set()
-    if outcome is not None and not told:
+    if outcome is not None and not heard:
         return outcome
-    if told and issubclass(type(outcome), StopIteration):
-        return None  # told by GeneratorExit at a wait, a source may simply end, as a generator may in `close()`
+    if heard and issubclass(type(outcome), StopIteration):
+        return None  # interrupted by GeneratorExit at a wait, a source may simply end, as a generator may in `close()`
     if outcome is None or issubclass(type(outcome), GeneratorExit):
         _close(worker)
     else:

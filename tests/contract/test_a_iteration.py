@@ -32,7 +32,7 @@ from prefetch_generator import (
 )
 from prefetch_generator._bell import Bell
 from prefetch_generator._channel import Channel
-from prefetch_generator._stop import WorkerThread, worker_thread
+from prefetch_generator._stop import SourceContext, source_context
 from tests.helpers import LONG, ended, in_thread, when_asleep
 
 from .support import (
@@ -980,15 +980,15 @@ def test_what_changes_while_a_source_looks_for_a_circle_makes_none(monkeypatch: 
         yield 1
         yield next(ring[0])
 
-    def slow_look(thread: int) -> WorkerThread | None:
+    def slow_look(thread: int) -> SourceContext | None:
         # 1. The first source sees that the buffer is empty, and asks what the second one waits for.
         me = threading.get_ident()
         if thread != me and me == ring[0]._channel.worker_ident and not looking.is_set():
             looking.set()  # 2. The second one gives an item, and sleeps.
             await_sleeper(ring[0])
-        return worker_thread(thread)  # 3. It waits for the first.
+        return source_context(thread)  # 3. It waits for the first.
 
-    monkeypatch.setattr(_channel, "worker_thread", slow_look)
+    monkeypatch.setattr(_channel, "source_context", slow_look)
     ring = Ring(first, second, depth=2)
     ring.made.set()
     assert ring[0]._worker.ended.wait(LONG)
@@ -1106,7 +1106,7 @@ def test_a_source_that_is_stopped_while_it_looks_for_a_circle_sees_generator_exi
     log: SimpleQueue[str] = SimpleQueue()
 
     def stopped_at_last(thread: int) -> object:
-        here = worker_thread(thread)
+        here = source_context(thread)
         if here is not None and thread == threading.get_ident():
             here.stop.set()
         return awaited_by(thread)

@@ -955,7 +955,7 @@ def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
 @pytest.mark.parametrize(
     ("where", "name", "depth"),
     [
-        (_worker, "enter_worker_thread", 0),
+        (_worker, "enter_source_context", 0),
         (_worker, "_run_source", 0),
         (_worker, "_produce", 0),
         (_worker, "_close_unless_ended", 0),

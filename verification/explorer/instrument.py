@@ -145,7 +145,7 @@ MODELLED: dict[str, Any] = {
     "threading": SimpleNamespace(get_ident=primitives.Current.get_ident),
     "perf_counter": float,
     "weakref": SimpleNamespace(ref=lambda owner, _: lambda: owner),
-    "worker_thread": primitives.Current.worker_thread,
+    "source_context": primitives.Current.source_context,
     "_process": None,
     "_call": primitives.call,
     "_advance": primitives.advance,

@@ -36,7 +36,7 @@ class Current:
     values: dict[str, Callable[[], object]]  # what there is to know of an object; of others, only who wrote to them
 
     local: object  # all that the thread knows, if it has just said so
-    workers: dict[int, Any]  # what `worker_thread` knows of each
+    workers: dict[int, Any]  # what `source_context` knows of each
 
     @classmethod
     def restart(cls) -> None:
@@ -53,7 +53,7 @@ class Current:
         return cls.thread + 1
 
     @classmethod
-    def worker_thread(cls, ident: int) -> Any:
+    def source_context(cls, ident: int) -> Any:
         return cls.workers.get(ident)
 
     @classmethod

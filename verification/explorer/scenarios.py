@@ -9,7 +9,7 @@ from itertools import chain, count
 from types import SimpleNamespace
 from typing import Any
 
-from prefetch_generator._stop import StopEvent, WorkerThread
+from prefetch_generator._stop import SourceContext, StopEvent
 
 from .instrument import Code
 from .primitives import Current, End, Stepping, Steps, Until
@@ -229,7 +229,7 @@ class CircleRun:
             consumer._channel = code.Channel(circle.max_prefetch, self)
             consumer._process, consumer._worker = None, SimpleNamespace(join=consumer._channel.is_over)
             consumer._channel.worker_ident = number
-            Current.workers[number] = WorkerThread(StopEvent())
+            Current.workers[number] = SourceContext(StopEvent())
         for flag in ("cancelled", "over", "complete"):
             Current.values[flag] = partial(self.look, flag)
         Current.values |= {
