@@ -15,7 +15,7 @@ from prefetch_generator._atomic import raise_held
 from prefetch_generator._bell import deadline_after
 from prefetch_generator._channel import OWN_SOURCE, Channel
 from prefetch_generator._stop import StopEvent, own_event, source_context
-from prefetch_generator._worker import Source, Worker, is_ours
+from prefetch_generator._worker import Source, Worker, is_ours, produce
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # type checkers bring it along, so it is no dependency
@@ -94,7 +94,7 @@ class BackgroundGenerator(Iterator[T_co]):
         self._hint = _hint_of(iterable)
         self._process = _process
         self._channel = channel = Channel[T_co](bound, self)
-        source = Source(iterable, iter(checked_iterable(iterable)), _close_source)
+        source = Source(iterable, iter(checked_iterable(iterable)), produce, _close_source)
         self._worker = worker = Worker(source, channel, own_event(channel, stop_event))
         try:
             worker.start(f"BackgroundGenerator-{self._name}", self)

@@ -2,7 +2,7 @@
 
 It knows the channel and its stop event, and cannot know the public object, whose module imports this one. That is what
 makes collection work: as long as the thread runs, nothing it holds keeps the generator alive. Nor does it know what a
-source is, beyond an iterator and a function that closes it.
+source is, beyond an object and two functions: one that runs it, and one that closes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import _thread
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import repeat
@@ -42,11 +42,12 @@ def channels_over(iterable: object) -> list[Channel[Any]]:
 
 
 class Source(NamedTuple):
-    """What a worker runs."""
+    """What a worker runs: `produce` puts what the iterator gives into a channel, and returns how that ended."""
 
-    iterable: Iterable[Any]
-    iterator: Iterator[Any]
-    close: Callable[[Any], object]  # closes the iterator
+    iterable: object
+    iterator: Any
+    produce: Callable[[Channel[Any], Any], BaseException | None]
+    close: Callable[[Any], object]
 
 
 class Worker:
@@ -67,6 +68,7 @@ class Worker:
         "iterable",
         "kept",
         "may_begin",
+        "produce",
         "source",
         "stop",
         "thread",
@@ -77,6 +79,7 @@ class Worker:
         # when that thread next runs. Both are None when they have been released.
         self.iterable: Any = source.iterable
         self.source: Any = source.iterator
+        self.produce = source.produce
         self.close_source = source.close
         self.channel = channel
         self.stop = stop
@@ -251,7 +254,7 @@ def _run_source(worker: Worker) -> BaseException | None:
         return None
     # The outcome gets no name here: the frame of a source that failed refers to its callers' frames, and a caller that
     # still named the failure would close a cycle.
-    return _close_unless_ended(worker, here, _produce(channel, worker.source))
+    return _close_unless_ended(worker, here, worker.produce(channel, worker.source))
 
 
 def _announce_end(worker: Worker) -> None:
@@ -273,7 +276,7 @@ def _look_again(worker: Worker, _: object) -> None:
         _announce_end(worker)
 
 
-def _produce(channel: Channel[Any], source: Iterator[Any]) -> BaseException | None:
+def produce(channel: Channel[Any], source: Iterator[Any]) -> BaseException | None:
     """Run the source until it ends or is told to stop; return how it ended, None if it has not."""
     put = channel.put
     while True:
@@ -283,7 +286,7 @@ def _produce(channel: Channel[Any], source: Iterator[Any]) -> BaseException | No
             try:
                 put(next(source))  # no frame of ours ever holds an item
             except BaseException as outcome:
-                return _as_raised_by_source(outcome)
+                return as_raised_by_source(outcome)
             if channel.bells:
                 channel.ring()
 
@@ -313,10 +316,11 @@ def _close(worker: Worker) -> None:
     except BaseException as failure:
         # Held from here, whose name for it ends with the clause: the source's frame refers to its callers' frames, and
         # a caller that still named the failure would close a cycle.
-        worker.close_failure.hold(_as_raised_by_source(failure))
+        worker.close_failure.hold(as_raised_by_source(failure))
 
 
-def _as_raised_by_source(exception: BaseException) -> BaseException:
+def as_raised_by_source(exception: BaseException) -> BaseException:
+    """Return what a source has raised in the function that handles it, as the consumer is to see it."""
     # Without our own frame, which says nothing to the user and would keep what it holds alive. Through `sys` and
     # `BaseException`, for an exception may have attributes of these names that raise.
     traceback = sys.exc_info()[2]

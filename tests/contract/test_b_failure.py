@@ -26,6 +26,7 @@ from prefetch_generator import (
     BackgroundGenerator,
     NotReadyError,
     _channel,
+    _generator,
     _worker,
     current_stop_event,
 )
@@ -957,7 +958,7 @@ def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
     [
         (_worker, "enter_source_context", 0),
         (_worker, "_run_source", 0),
-        (_worker, "_produce", 0),
+        (_generator, "produce", 0),
         (_worker, "_close_unless_ended", 0),
         (Channel, "room", 0),
         (Channel, "finish", 0),

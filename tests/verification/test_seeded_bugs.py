@@ -36,7 +36,7 @@ def test_a_failing_schedule_is_printed_as_numbered_steps() -> None:
     lines = str(replay(tell, failure.schedule)).splitlines()
     numbers = [int(line.split()[0]) for line in lines if line.split()[0].isdigit()]
     assert numbers == list(range(len(numbers)))
-    assert any("worker: load channel.bells" in line and "_produce, line" in line for line in lines)
+    assert any("worker: load channel.bells" in line and "produce, line" in line for line in lines)
 
 
 def test_a_change_that_does_not_fit_is_an_error() -> None:

@@ -26,7 +26,7 @@ from . import primitives
 SOURCE = Path(prefetch_generator.__file__).parent
 PARTS = {
     "_generator.py": {"BackgroundGenerator", "next", "_raise_end"},
-    "_worker.py": {"_produce", "_as_raised_by_source"},  # its loop; what comes after it, each scenario says for itself
+    "_worker.py": {"produce", "as_raised_by_source"},  # its loop; what comes after it, each scenario says for itself
 }
 PLAIN = {
     "bool",
@@ -73,7 +73,7 @@ def load_code(*changes: Change) -> Code:
     shared = set().union(*map(stored_attributes, trees.values())) | CONTAINERS
     atomic, channel, consumer, worker = (run_module(name, texts[name], trees[name], shared) for name in texts)
     channel["Once"], consumer["raise_held"] = atomic["Once"], atomic["raise_held"]
-    return Code(channel["Channel"], consumer["BackgroundGenerator"], worker["_produce"])
+    return Code(channel["Channel"], consumer["BackgroundGenerator"], worker["produce"])
 
 
 def changed(name: str, changes: tuple[Change, ...]) -> str:
