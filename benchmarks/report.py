@@ -126,10 +126,10 @@ def parts(runs: Sequence[Results]) -> Iterator[str]:
     for table in TABLES.values():
         sections = [(workload, Section(records, table, workload)) for workload in table.workloads]
         if any(section.rows for _, section in sections):
-            yield f"### Ratios, {table.name}\n\nBelow 1 is faster.\n\n{ratio_table(runs, table)}"
+            yield f"### {table.name.capitalize()}: ratios\n\nBelow 1 is faster.\n\n{ratio_table(runs, table)}"
         for workload, section in sections:
             if section.rows:
-                yield f"### {workload.name.capitalize()}\n\n{workload.text}\n\n{section.table()}"
+                yield f"### {table.name.capitalize()}: {workload.name}\n\n{workload.text}\n\n{section.table()}"
                 yield from filter(None, [workload.note])
 
 

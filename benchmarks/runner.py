@@ -47,7 +47,12 @@ class Sample(NamedTuple):
     @property
     def key(self) -> str:
         """What it is called for humans, and for --only."""
-        return " · ".join(filter(None, [self.table.name, self.workload.name, self.case, self.row]))
+        return " · ".join(filter(None, self.cell.values()))
+
+    @property
+    def cell(self) -> dict[str, str]:
+        """What it is called in JSON."""
+        return {"table": self.table.name, "workload": self.workload.name, "case": self.case, "row": self.row}
 
 
 def samples(plan: Plan) -> Iterator[Sample]:
@@ -83,8 +88,7 @@ def run(plan: Plan) -> dict[str, Any]:
             gaps[sample.key] = answer
         elif version := answer.pop("version", None):
             versions[sample.row] = version
-        cell = {"table": sample.table.name, "workload": sample.workload.name, "case": sample.case, "row": sample.row}
-        records.append({**cell, "round": sample.round, **answer})
+        records.append({**sample.cell, "round": sample.round, **answer})
     header = {
         "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version() + (" free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""),
@@ -99,21 +103,13 @@ def run(plan: Plan) -> dict[str, Any]:
 
 def ask(plan: Plan, sample: Sample) -> dict[str, Any]:
     """Run one sample; return its metrics, or a gap with the reason."""
-    other = plan.against if sample.row == OTHER_TREE else None
-    # Of a session of its own, so that what a peer has started and left behind can be ended.
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer")
-        task = {
-            "table": sample.table.name,
-            "workload": sample.workload.name,
-            "case": sample.case,
-            "row": sample.table.candidates[0].name if other else sample.row,
-            "share": plan.share,
-            "tree": str(other or TOP / "src"),
-            "peers": str(plan.peers),
-            "answer": str(answer),
-        }
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sample", json.dumps(task)]
+        task = sample.cell | {"tree": str(TOP / "src"), "peers": str(plan.peers), "answer": str(answer)}
+        if sample.row == OTHER_TREE:
+            task |= {"tree": str(plan.against), "row": sample.table.candidates[0].name}
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sample", json.dumps({**task, "share": plan.share})]
+        # In a session of its own, so that what a peer has started and left behind can be ended.
         null = subprocess.DEVNULL
         process = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
             command, cwd=TOP, stdin=null, stdout=null, stderr=null, start_new_session=True

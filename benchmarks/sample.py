@@ -42,6 +42,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     try:
         _ = candidate.make
     except ImportError as error:
+        if candidate is table.candidates[0]:
+            raise  # an older tree may lack what one table is about
         return {"missing": str(error)}
     version = None
     if candidate is table.candidates[0]:

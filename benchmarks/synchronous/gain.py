@@ -89,9 +89,8 @@ def write_files(folder: Path) -> None:
     draw = random.Random(1)  # noqa: S311 - not for secrets
     words = [draw.randbytes(8) for _ in range(64)]
     block = b"".join(draw.choice(words) for _ in range(1 << 15))  # longer than what zlib looks back for
-    data = zlib.compress(block * 8, 1)
     for number in range(24):
-        (folder / f"{number}.z").write_bytes(data)
+        (folder / f"{number}.z").write_bytes(zlib.compress(block * 8, 1))
 
 
 def files(folder: Path) -> Iterator[bytes]:
