@@ -6,126 +6,123 @@ import contextlib
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.candidates import OTHER_TREE, OURS, Candidate
-from benchmarks.sample import MARK
-from benchmarks.workload import Params, Workload
+from benchmarks.table import Table, Workload
+from benchmarks.tables import TABLES
 
 TOP = Path(__file__).resolve().parents[1]
-TIMEOUT, QUICK_TIMEOUT = 60.0, 6.0  # seconds for one sample
+OTHER_TREE = "the other tree"  # the row of --against
+TIMEOUT = 60.0  # seconds for one sample
 
 
 class Plan(NamedTuple):
     """What to run."""
 
-    workloads: list[Workload]
     rounds: int
-    quick: bool
-    seconds: float  # no sample is started after that
+    share: float  # of the time that a full sample takes
+    only: str  # a regular expression, found in a sample's key
     peers: Path
-    other_tree: Path | None = None  # the src/ of OTHER_TREE
-    parts: Sequence[str] = ()  # of candidates' names; empty: all
+    against: Path | None = None  # the src/ of OTHER_TREE; nothing else is compared then
 
 
 class Sample(NamedTuple):
     """One cell of the plan."""
 
     round: int
+    table: Table
     workload: Workload
     case: str
-    params: Params
-    candidate: Candidate
+    row: str  # a candidate, a floor or OTHER_TREE
+
+    @property
+    def key(self) -> str:
+        """What it is called for humans, and for --only."""
+        return " · ".join(filter(None, self.cell.values()))
+
+    @property
+    def cell(self) -> dict[str, str]:
+        """What it is called in JSON."""
+        return {"table": self.table.name, "workload": self.workload.name, "case": self.case, "row": self.row}
+
+
+def samples(plan: Plan) -> Iterator[Sample]:
+    """Give the samples in the order in which they run: A B C, C B A, A B C ..., case after case, round after round."""
+    for number in range(plan.rounds):
+        for table in TABLES.values():
+            for workload in table.workloads:
+                rows = [table.candidates[0].name, OTHER_TREE] if plan.against else table.rows(workload)
+                for case in workload.cases:
+                    for row in rows[:: -1 if number % 2 else 1]:
+                        sample = Sample(number, table, workload, case, row)
+                        if re.search(plan.only, sample.key):
+                            yield sample
 
 
 def run(plan: Plan) -> dict[str, Any]:
     """Run everything that `plan` says; return the header and the records, as they go into JSON."""
-    started = time.monotonic()
-    header = describe(plan)
-    samples = list(plan_samples(plan))
-    records = []
-    gaps: dict[str, str] = {}
-    for number, sample in enumerate(samples):
-        if time.monotonic() - started > plan.seconds:
-            header["stopped"] = f"after {number} of {len(samples)} samples, for lack of time"
-            break
-        name = sample.candidate.name
-        key = f"{sample.workload.name} · {sample.case} · {name}"
-        progress(f"{number / len(samples):4.0%} round {sample.round + 1}: {key}")
-        if name in header["missing"]:
+    versions: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    gaps: dict[str, dict[str, Any]] = {}
+    records, before = [], load()
+    todo = list(samples(plan))
+    for number, sample in enumerate(todo):
+        if sys.stderr and sys.stderr.isatty():
+            sys.stderr.write(f"\r{number / len(todo):4.0%} round {sample.round + 1}: {sample.key:<70.70}")
+        if sample.row in missing:
             continue
-        answer = {"gap": gaps[key]} if key in gaps else ask(plan, sample)
+        answer = gaps.get(sample.key) or ask(plan, sample)
         if "missing" in answer:
-            header["missing"][name] = answer["missing"]
+            missing[sample.row] = answer["missing"]
             continue
         if "gap" in answer:
-            gaps[key] = answer["gap"]
-        if "version" in answer:
-            header["versions"][name] = answer.pop("version")
-        cell = {"workload": sample.workload.name, "case": sample.case, "candidate": name, "round": sample.round}
-        records.append(cell | answer)
-    progress("")
-    header["load after"] = load()
-    header["seconds"] = round(time.monotonic() - started)
+            gaps[sample.key] = answer
+        elif version := answer.pop("version", None):
+            versions[sample.row] = version
+        records.append({**sample.cell, "round": sample.round, **answer})
+    header = {
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version() + (" free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "load": f"load {before} before and {load()} after",
+        "rounds": plan.rounds,
+        "versions": versions,
+        "missing": missing,
+    }
     return {"header": header, "records": records}
-
-
-def plan_samples(plan: Plan) -> Iterator[Sample]:
-    """Give the samples in the order in which they run: A B C, C B A, A B C ..., case after case, round after round."""
-    for number in range(plan.rounds):
-        for workload in plan.workloads:
-            if number >= workload.rounds:
-                continue
-            chosen = [
-                candidate
-                for candidate in workload.candidates
-                if not plan.parts or any(part in candidate.name for part in plan.parts)
-            ]
-            # The extra ones stand beside ours, which comes first: a ratio is of neighbours.
-            order = [*workload.extra, *chosen][:: -1 if number % 2 else 1]
-            for case, params in (workload.quick if plan.quick else workload.cases).items():
-                for candidate in order:
-                    yield Sample(number, workload, case, params, candidate)
 
 
 def ask(plan: Plan, sample: Sample) -> dict[str, Any]:
     """Run one sample; return its metrics, or a gap with the reason."""
-    other = plan.other_tree if sample.candidate is OTHER_TREE else None
-    task = {
-        "workload": sample.workload.name,
-        "params": sample.params,
-        "candidate": OURS if other else sample.candidate.name,
-        "tree": str(other or TOP / "src"),
-        "peers": str(plan.peers),
-    }
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sample", json.dumps(task)]
-    timeout = QUICK_TIMEOUT if plan.quick else TIMEOUT
-    # A file and not a pipe: a pipe ends only with the last process that a peer has started and left behind. A session
-    # of its own, so that those processes can be ended.
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer")
+        task = sample.cell | {"tree": str(TOP / "src"), "peers": str(plan.peers), "answer": str(answer)}
+        if sample.row == OTHER_TREE:
+            task |= {"tree": str(plan.against), "row": sample.table.candidates[0].name}
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sample", json.dumps({**task, "share": plan.share})]
+        # In a session of its own, so that what a peer has started and left behind can be ended.
+        null = subprocess.DEVNULL
         process = subprocess.Popen(  # noqa: S603 - this very interpreter, with our own module
-            command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, start_new_session=True
+            command, cwd=TOP, stdin=null, stdout=null, stderr=null, start_new_session=True
         )
         try:
-            process.wait(timeout)
+            process.wait(TIMEOUT * plan.share)
+            return dict(json.loads(answer.read_text(encoding="utf-8")))
         except subprocess.TimeoutExpired:
-            return {"gap": f"not done after {timeout:.0f} s"}
+            return {"gap": f"not done after {TIMEOUT * plan.share:.0f} s"}
+        except FileNotFoundError:
+            return {"gap": f"ended with exit status {process.returncode}"}
         finally:
             end(process)
-        output.seek(0)
-        lines = output.read().splitlines()
-    for line in reversed(lines):
-        if line.startswith(MARK):
-            return dict(json.loads(line[len(MARK) :]))
-    return {"gap": f"ended with exit status {process.returncode}"}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -138,28 +135,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """Return what a reader has to know about the machine and the interpreter."""
-    return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "free-threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processors": os.cpu_count(),
-        "load before": load(),
-        "rounds": plan.rounds,
-        "versions": {},
-        "missing": {},
-    }
-
-
 def load() -> float | None:
     """Return how many processes wanted a processor in the last minute, or None where nobody counts them."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def progress(what: str) -> None:
-    """Show on a terminal what runs now."""
-    if sys.stderr and sys.stderr.isatty():
-        sys.stderr.write(f"\r{what[:99]:<99}\r")
-        sys.stderr.flush()

@@ -9,43 +9,51 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.candidates import GapError, MissingPeerError
-from benchmarks.workloads import WORKLOADS
-
-MARK = "benchmarks sample: "  # begins the line that is the answer; peers print too
+from benchmarks.table import GapError
+from benchmarks.tables import TABLES
 
 
 def main() -> None:
-    """Measure what the only argument describes, and print the result, or the reason why there is none."""
+    """Measure what the only argument describes, and write the figures, or the reason why there are none."""
     task = json.loads(sys.argv[1])
     # This library goes in front, so that it wins over an installed one. The peers go last: version 1 has its name.
     sys.path.insert(0, task["tree"])
     sys.path.append(task["peers"])
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # otherwise a matrix product alone takes all processors
     try:
         answer = measure(task)
-    except MissingPeerError as missing:
-        answer = {"missing": str(missing)}
     except GapError as gap:
         answer = {"gap": str(gap)}
     except Exception as error:
         answer = {"gap": f"{type(error).__name__}: {error}"}
-    sys.stdout.write(f"\n{MARK}{json.dumps(answer)}\n")
-    sys.stdout.flush()
+    Path(task["answer"]).write_text(json.dumps(answer), encoding="utf-8")
     os._exit(0)  # what a candidate leaves behind, and how long its end takes, must not matter here
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Return the metrics of one sample, and the version of the peer."""
-    workload = WORKLOADS[task["workload"]]
-    candidate = workload.named(task["candidate"])
-    metrics = workload.measure(candidate, task["params"])
-    if candidate.package != "prefetch_generator":
-        version = {"version": importlib.metadata.version(candidate.package)} if candidate.package else {}
-        return {"metrics": metrics, **version}
-    file = sys.modules[candidate.package].__file__
-    if file is None or not Path(file).is_relative_to(task["tree"]):
-        raise ImportError(f"{file} was measured instead of the tree {task['tree']}")
-    return {"metrics": metrics}
+    """Return the metrics of one sample and the version of the candidate, or that it is missing."""
+    table = TABLES[task["table"]]
+    workload = next(workload for workload in table.workloads if workload.name == task["workload"])
+    case, share = workload.cases[task["case"]], task["share"]
+    if task["row"] in workload.floors:
+        return {"metrics": workload.floors[task["row"]](case, share)}
+    candidate = next(candidate for candidate in table.candidates if candidate.name == task["row"])
+    try:
+        _ = candidate.make
+    except ImportError as error:
+        if candidate is table.candidates[0]:
+            raise  # an older tree may lack what one table is about
+        return {"missing": str(error)}
+    version = None
+    if candidate is table.candidates[0]:
+        module = sys.modules[candidate.package]
+        if not module.__file__ or not Path(module.__file__).is_relative_to(task["tree"]):
+            raise ImportError(f"{module.__file__} was measured instead of the tree {task['tree']}")
+        version = getattr(module, "__version__", None)
+    elif candidate.package:
+        version = importlib.metadata.version(candidate.package)
+    return {"metrics": workload.measure(candidate, case, share), "version": version}
 
 
 if __name__ == "__main__":

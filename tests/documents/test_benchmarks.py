@@ -17,36 +17,31 @@ if not (TOP / "benchmarks").is_dir():  # an sdist is tested without them
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.append(str(TOP))
 
-from benchmarks import charts, report, runner  # noqa: E402 - after the path
-from benchmarks.candidates import (  # noqa: E402
-    CANDIDATES,
-    FLOOR,
-    OTHER_TREE,
-    OURS,
-    VERSION_1,
-    Candidate,
-    MissingPeerError,
-)
-from benchmarks.workload import Ratio, Workload  # noqa: E402
-from benchmarks.workloads import WORKLOADS, handoff, many  # noqa: E402
+from benchmarks import report, runner  # noqa: E402 - after the path
+from benchmarks.synchronous import SYNCHRONOUS, handoff  # noqa: E402
+from benchmarks.synchronous.candidates import CANDIDATES, OURS, VERSION_1  # noqa: E402
+from benchmarks.table import Candidate, Table, Workload  # noqa: E402
+from benchmarks.tables import TABLES  # noqa: E402
 
-HANDOFF, CASE = WORKLOADS["hand-off"], "depth 16"
+HANDOFF, CASE = SYNCHRONOUS.workloads[0], "depth 16"
 HEADER = {
+    "date": "2026-01-02",
     "python": "3.13.0",
-    "implementation": "CPython",
-    "free-threaded": False,
-    "system": "Linux",
-    "processors": 2,
-    "load before": 0.5,
-    "load after": 1.5,
+    "machine": "Linux",
+    "load": "load 0.5 before and 1.5 after",
     "rounds": 1,
     "versions": {},
-    "missing": {"torchdata": "not installed: torchdata"},
+    "missing": {"torchdata": "No module named 'torchdata'"},
 }
 
 
-def record(candidate: str, number: int, **metrics: float) -> dict[str, Any]:
-    return {"workload": "hand-off", "case": CASE, "candidate": candidate, "round": number, "metrics": metrics}
+def record(row: str, number: int, value: float) -> dict[str, Any]:
+    cell = {"table": "synchronous", "workload": "hand-off", "case": CASE, "row": row}
+    return {**cell, "round": number, "metrics": {"µs": value}}
+
+
+def section(records: list[dict[str, Any]]) -> report.Section:
+    return report.Section(records, SYNCHRONOUS, HANDOFF)
 
 
 def rows(table: str) -> dict[str, list[str]]:
@@ -94,7 +89,7 @@ def test_hand_off_floor_goes_on_when_the_consumer_is_the_faster() -> None:
 
 def test_floor_of_many_ends() -> None:
     """Each of the floor's threads has its turns."""
-    many.floor(4)
+    handoff.floor_of_many(4)
 
 
 @pytest.mark.parametrize("candidate", [one for one in CANDIDATES if not one.package], ids=lambda one: one.name)
@@ -102,48 +97,33 @@ def test_hand_written_candidates_deliver_in_order(candidate: Candidate) -> None:
     """What a hand-written candidate gives is what a loop over the source gives."""
     if candidate.name == VERSION_1:
         pytest.skip("not hand-written, and not installed here")
-    assert list(candidate.make()(iter(range(5)), 1)) == [0, 1, 2, 3, 4]
+    assert list(candidate.make(iter(range(5)), 1)) == [0, 1, 2, 3, 4]
 
 
-def test_a_peer_that_is_not_installed_is_a_named_gap() -> None:
-    """Making it says which package is missing, and the page says so once."""
-
-    def load() -> Any:
-        raise ModuleNotFoundError("No module named 'peer'")
-
-    with pytest.raises(MissingPeerError, match="not installed: peer"):
-        Candidate("peer", load, "peer").make()
-    results = {"header": HEADER, "records": [record(OURS, 0, wall=2e-6)]}
-    text = report.tables([results], [HANDOFF])
+def test_a_page_says_where_its_figures_are_from_and_who_is_missing() -> None:
+    """A peer that is missing is named once, with the reason, and has no row."""
+    text = report.tables([{"header": HEADER, "records": [record(OURS, 0, 2)]}])
+    assert "2026-01-02, Python 3.13.0, Linux, load 0.5 before and 1.5 after. Rounds: 1." in text
+    assert "Missing: torchdata (No module named 'torchdata')." in text
     assert text.count("torchdata") == 2
-    assert "Missing: torchdata (not installed: torchdata)." in text
-    assert "load 0.5 before and 1.5 after" in text
 
 
 def test_a_peer_that_only_another_interpreter_has_is_named_after_it() -> None:
-    """Its row comes from that run, and it is no longer missing; what the first run measured stays as it is."""
-    first = {"header": HEADER, "records": [record(OURS, 0, wall=2e-6)]}
-    second = {
-        "header": HEADER | {"python": "3.11.7", "versions": {"torchdata": "0.11.0"}, "missing": {}},
-        "records": [record(OURS, 0, wall=9e-6), record("torchdata", 0, wall=5e-6)],
-    }
-    results = report.completed([first, second])
-    assert results["header"]["versions"] == {"torchdata (Python 3.11.7)": "0.11.0"}
-    assert results["header"]["missing"] == {}
-    found = rows(report.table(results["records"], HANDOFF))
+    """Its row comes from that run; what the first run measured stays as it is."""
+    first = {"header": HEADER, "records": [record(OURS, 0, 2)]}
+    second = {"header": HEADER | {"python": "3.11.7"}, "records": [record(OURS, 0, 9), record("torchdata", 0, 5)]}
+    found = rows(section(report.joined([first, second])).table())
     assert (found[OURS], found["torchdata (Python 3.11.7)"]) == (["2.00"], ["5.00"])
 
 
-def one_sample(folder: Path, candidate: Candidate, tree: Path | None = None) -> dict[str, Any]:
-    params = {"depth": 1, "seconds": 0.001}
-    plan = runner.Plan([HANDOFF], 1, True, 60, folder, tree)
-    return runner.ask(plan, runner.Sample(0, HANDOFF, CASE, params, candidate))
+def one_sample(folder: Path, row: str, tree: Path | None = None) -> dict[str, Any]:
+    plan = runner.Plan(1, 0.5, "", folder, tree)
+    return runner.ask(plan, runner.Sample(0, SYNCHRONOUS, HANDOFF, CASE, row))
 
 
-def test_version_1_that_is_not_there_is_a_named_gap(tmp_path: Path) -> None:
-    """A sample in its own process answers with the gap and does not fail."""
-    answer = one_sample(tmp_path, HANDOFF.named(VERSION_1))
-    assert answer == {"missing": "not installed: prefetch_generator 1.0.3 in the folder of the peers"}
+def test_version_1_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    """A sample in its own process answers with the reason and does not fail."""
+    assert one_sample(tmp_path, VERSION_1) == {"missing": "No prefetch_generator 1.0.3 in the folder of the peers"}
 
 
 def test_another_tree_is_what_its_samples_measure(tmp_path: Path) -> None:
@@ -151,30 +131,24 @@ def test_another_tree_is_what_its_samples_measure(tmp_path: Path) -> None:
     package = tmp_path / "prefetch_generator"
     package.mkdir()
     package.joinpath("__init__.py").write_text("def BackgroundGenerator(source, depth): return source\n", "utf-8")
-    assert "wall" in one_sample(tmp_path, OTHER_TREE, tmp_path)["metrics"]
+    assert "µs" in one_sample(tmp_path, runner.OTHER_TREE, tmp_path)["metrics"]
     package.joinpath("__init__.py").write_text("raise ValueError('this tree')\n", "utf-8")
-    assert one_sample(tmp_path, OTHER_TREE, tmp_path) == {"gap": "ValueError: this tree"}
-    assert "was measured instead of" in one_sample(tmp_path, OTHER_TREE, tmp_path / "nothing")["gap"]
+    assert one_sample(tmp_path, runner.OTHER_TREE, tmp_path) == {"gap": "ValueError: this tree"}
+    assert "was measured instead of" in one_sample(tmp_path, runner.OTHER_TREE, tmp_path / "nothing")["gap"]
 
 
 def test_ratios_are_taken_within_a_round() -> None:
     """A round that lacks one of the two has no ratio; the others are not mixed."""
-    records = [
-        record(OURS, 0, wall=1.0),
-        record(VERSION_1, 0, wall=2.0),
-        record(OURS, 1, wall=30.0),
-        record(VERSION_1, 1, wall=10.0),
-        record(OURS, 2, wall=1.0),
-    ]
-    assert report.ratios(records, HANDOFF, Ratio("", CASE, "wall", VERSION_1)) == [0.5, 3.0]
+    records = [record(OURS, 0, 1), record(VERSION_1, 0, 2), record(OURS, 1, 30), record(VERSION_1, 1, 10)]
+    assert section([*records, record(OURS, 2, 1)]).ratios((CASE, "µs"), OURS, VERSION_1) == [0.5, 3.0]
 
 
 def test_tables_show_median_least_and_largest_or_the_reason_why_there_is_none() -> None:
-    """Each cell is the median in the column's unit, with the extremes."""
-    records = [record(FLOOR.name, number, wall=wall) for number, wall in enumerate([3e-6, 1e-6, 125e-6])]
-    gap = {"workload": "hand-off", "case": CASE, "candidate": OURS, "round": 0, "gap": "not done"}
-    found = rows(report.table([*records, gap], HANDOFF))
-    assert (found[""], found[FLOOR.name], found[OURS]) == (["depth 16, µs"], ["3.00 (1.00 to 125)"], ["*not done*"])
+    """Each cell is the median, with the extremes, or the gap."""
+    records = [record("floor", number, value) for number, value in enumerate([3, 1, 125])]
+    gap = {"table": "synchronous", "workload": "hand-off", "case": CASE, "row": OURS, "round": 0, "gap": "not done"}
+    found = rows(section([*records, gap]).table())
+    assert (found[""], found["floor"], found[OURS]) == (["depth 16, µs"], ["3.00 (1.00 to 125)"], ["*not done*"])
 
 
 def test_only_the_tables_of_the_page_are_replaced() -> None:
@@ -189,25 +163,25 @@ def test_only_the_tables_of_the_page_are_replaced() -> None:
 
 def test_the_picture_has_a_line_for_each_candidate() -> None:
     """It is an XML document, with the name of each that was measured."""
-    picture = charts.draw({"header": HEADER, "records": [record(OURS, 0, wall=1e-6), record("grain", 0, wall=2e-6)]})
+    picture = report.picture([{"header": HEADER, "records": [record(OURS, 0, 1), record("grain", 0, 2)]}], SYNCHRONOUS)
     lines = ET.fromstring(picture).iterfind("{*}polyline/{*}title")
     assert [line.text for line in lines] == ["grain", OURS]
 
 
-@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=lambda workload: workload.name)
-def test_every_column_has_its_case(workload: Workload) -> None:
-    """No column is for a case, and no ratio is to a candidate, that nothing measures."""
-    assert {column.case for column in workload.columns} == workload.cases.keys()
-    assert workload.quick.keys() <= workload.cases.keys()
-    for ratio in workload.ratios:
-        assert (workload.named(ratio.against).name, ratio.case in workload.cases) == (ratio.against, True)
+WORKLOADS = [(table, workload) for table in TABLES.values() for workload in table.workloads]
+
+
+@pytest.mark.parametrize(("table", "workload"), WORKLOADS, ids=lambda one: one.name)
+def test_every_ratio_is_to_a_row(table: Table, workload: Workload) -> None:
+    """No ratio is to a candidate or floor that nothing measures."""
+    assert set(workload.against) <= set(table.rows(workload))
 
 
 def test_candidates_run_side_by_side_and_every_second_round_backwards() -> None:
     """A B C, C B A: what drifts hits each of them alike."""
-    plan = runner.Plan([WORKLOADS["many at once"]], 2, True, 60, Path(), parts=[OURS, VERSION_1])
-    names = [(sample.round, sample.candidate.name) for sample in runner.plan_samples(plan)]
-    assert names == [(0, FLOOR.name), (0, OURS), (0, VERSION_1), (1, VERSION_1), (1, OURS), (1, FLOOR.name)]
+    plan = runner.Plan(2, 1, "many at once · (prefetch|floor)", Path())
+    names = [(sample.round, sample.row) for sample in runner.samples(plan)]
+    assert names == [(0, OURS), (0, "floor"), (0, VERSION_1), (1, VERSION_1), (1, "floor"), (1, OURS)]
 
 
 def test_help_installs_and_measures_nothing() -> None:
