@@ -17,11 +17,20 @@ from typing import Any
 
 
 class Bell:
-    """What one sleeper sleeps on, once: a lock that is held until somebody rings."""
+    """What may be rung by anybody, for one sleeper, once."""
+
+    __slots__ = ("__weakref__",)
+
+    def ring(self, _: object = None) -> None:
+        """Wake the sleeper, or keep it from falling asleep. Never waits, and never raises."""
+
+
+class ThreadBell(Bell):
+    """What a thread sleeps on, once: a lock that is held until somebody rings."""
 
     # Not a SimpleQueue: before 3.13 its `get(timeout=...)` never returns if the time runs out between two waits in it,
     # which a signal handler that takes long, or a timeout of no time, is enough for.
-    __slots__ = ("__weakref__", "_lock")
+    __slots__ = ("_lock",)
 
     alone: bool = True  # nothing else runs with this thread's ident while it sleeps
 
@@ -71,7 +80,7 @@ def _longest_wait() -> float:
 # library is imported. So what it may replace is looked up when it is needed, and `SimpleQueue` above is never replaced.
 
 
-class HubBell(Bell):
+class HubBell(ThreadBell):
     """A bell in a thread that gevent runs. Rung from any thread, it wakes the greenlet that sleeps on it."""
 
     __slots__ = ("_rung", "_watcher", "alone")
@@ -104,12 +113,12 @@ class HubBell(Bell):
             watcher.close()
 
 
-def make_bell() -> Bell:
+def make_bell() -> ThreadBell:
     """Return a bell for this thread to sleep on."""
     hubs: Any = sys.modules.get("gevent._hub_local")  # private, and the only way to ask: `get_hub` makes a hub
     if hubs is None:
-        return Bell()
-    return HubBell() if threads_are_greenlets() or hubs.get_hub_if_exists() is not None else Bell()
+        return ThreadBell()
+    return HubBell() if threads_are_greenlets() or hubs.get_hub_if_exists() is not None else ThreadBell()
 
 
 def make_queue() -> Any:

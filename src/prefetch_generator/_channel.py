@@ -53,7 +53,7 @@ T = TypeVar("T")
 OWN_SOURCE = "a source cannot iterate its own BackgroundGenerator: it would wait for itself"
 _CIRCLE = "a source cannot iterate a BackgroundGenerator that waits, through others, for its own: none would ever go on"
 _BATCH = 100  # items after which even an unbounded worker looks whether there still is a generator
-_NO_REQUEST: Iterator[None] = repeat(None, 0)  # a granted one; it stays exhausted, so everybody can share it
+NO_REQUEST: Iterator[object] = repeat(None, 0)  # a granted one; it stays exhausted, so everybody can share it
 
 _ORDER: SimpleQueue[None] = SimpleQueue()  # always empty: one lock, which all go through
 
@@ -98,7 +98,8 @@ class Channel(Generic[T]):
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
         self.deliveries = count()  # counts in C: `+= 1` by several consumers would lose some without the GIL
         self.wakeups: SimpleQueue[object] = make_queue()  # the worker sleeps on it
-        self.wake_worker = _NO_REQUEST  # iterated, it wakes the worker, once; written by the worker alone
+        # Iterated, it wakes the worker, once; written by the worker alone.
+        self.wake_worker: Iterator[object] = NO_REQUEST
         self.bells: set[Bell] = set()  # of the consumers that sleep
         # The generator. When there is none any more, this puts itself into `wakeups`: it stops the worker even if the
         # generator's finalizer, which is Python code, was interrupted before its first line.
@@ -158,7 +159,7 @@ class Channel(Generic[T]):
         self.busy_ident = 0
         self.wakeups.get()
         self.busy_ident = self.worker_ident
-        self.wake_worker = _NO_REQUEST
+        self.wake_worker = NO_REQUEST
         self.producer_wait += perf_counter() - started
 
     def finish(self, outcome: BaseException | None) -> None:
@@ -249,7 +250,7 @@ class Channel(Generic[T]):
             if news():
                 return True
             if here is not None and here.waits_for is not None:
-                self._refuse_circle(me, news)
+                self.refuse_circle(me, news)
             return bell.sleep(deadline)
         finally:
             self.bells.discard(bell)
@@ -257,7 +258,7 @@ class Channel(Generic[T]):
                 here.waits_for = None
             self.consumer_wait += perf_counter() - started
 
-    def _refuse_circle(self, me: int, news: Callable[[], object]) -> None:
+    def refuse_circle(self, me: int, news: Callable[[], object]) -> None:
         """Raise RuntimeError if what this worker is about to wait for waits, through others, for this worker."""
         # Each says what it waits for before it looks here, so whoever closes a circle sees it; the lock orders the two.
         _ORDER.qsize()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, TypeVar, overload
 
@@ -14,19 +14,23 @@ T = TypeVar("T")
 
 
 @overload
-def background(function: Callable[P, Iterable[T]], /) -> Callable[P, BackgroundGenerator[T]]: ...
+def background(function: Callable[P, Iterable[T] | AsyncIterable[T]], /) -> Callable[P, BackgroundGenerator[T]]: ...
 @overload
 def background(
     *, max_prefetch: int = 2
-) -> Callable[[Callable[P, Iterable[T]]], Callable[P, BackgroundGenerator[T]]]: ...
+) -> Callable[[Callable[P, Iterable[T] | AsyncIterable[T]]], Callable[P, BackgroundGenerator[T]]]: ...
 def background(
-    *function: Callable[P, Iterable[T]], max_prefetch: int = 2
-) -> Callable[P, BackgroundGenerator[T]] | Callable[[Callable[P, Iterable[T]]], Callable[P, BackgroundGenerator[T]]]:
-    """Make a function that returns an iterable return a `BackgroundGenerator` over it.
+    *function: Callable[P, Iterable[T] | AsyncIterable[T]], max_prefetch: int = 2
+) -> (
+    Callable[P, BackgroundGenerator[T]]
+    | Callable[[Callable[P, Iterable[T] | AsyncIterable[T]]], Callable[P, BackgroundGenerator[T]]]
+):
+    """Make a function that returns an iterable, or an asynchronous one, return a `BackgroundGenerator` over it.
 
     Use it as `@background`, `@background()` or `@background(max_prefetch=N)`, on functions and methods. Signature, name
-    and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread. A generator function
-    runs in the background from its first line; any other function runs here, and what it returns is iterated there.
+    and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread. A generator
+    function, `def` or `async def`, runs in the background from its first line; any other function runs here, and what
+    it returns is iterated there.
 
     Args:
         function: The function; each call of it makes a new generator.
@@ -44,7 +48,7 @@ def background(
     """
     bound = checked_max_prefetch(max_prefetch)
 
-    def decorate(function: Callable[P, Iterable[T]]) -> Callable[P, BackgroundGenerator[T]]:
+    def decorate(function: Callable[P, Iterable[T] | AsyncIterable[T]]) -> Callable[P, BackgroundGenerator[T]]:
         return _decorated(function, bound)
 
     if len(function) > 1:
@@ -52,7 +56,9 @@ def background(
     return decorate(*function) if function else decorate
 
 
-def _decorated(function: Callable[P, Iterable[T]], max_prefetch: int) -> Callable[P, BackgroundGenerator[T]]:
+def _decorated(
+    function: Callable[P, Iterable[T] | AsyncIterable[T]], max_prefetch: int
+) -> Callable[P, BackgroundGenerator[T]]:
     _check_function(function)
     name = getattr(function, "__name__", None)
 
@@ -70,5 +76,5 @@ def _check_function(function: object) -> None:
         )
     if not callable(function):
         raise TypeError(f"function must be callable, got {function!r}: did you mean @background(max_prefetch=...)?")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"function must return an iterable, got the asynchronous {function!r}")
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"function must return an iterable, and must `yield` if it is `async def`, got {function!r}")

@@ -7,9 +7,9 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from queue import Empty
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard, TypeVar
 
 from prefetch_generator._atomic import raise_held
 from prefetch_generator._bell import deadline_after
@@ -57,9 +57,10 @@ class BackgroundGenerator(Iterator[T_co]):
     reference is dropped (by `break`, say), when a stop event is set, and at interpreter exit.
 
     Args:
-        iterable: The source. Here only `iter(iterable)` is called, and the length hint (that is, `len` where there is
-            one) and the name are asked for. The rest happens on the worker's thread, in a copy of the present
-            `contextvars` context.
+        iterable: The source, synchronous or asynchronous. Here only `iter(iterable)` or `aiter(iterable)` is called,
+            and the length hint (that is, `len` where there is one) and the name are asked for. The rest happens on the
+            worker's thread, in a copy of the present `contextvars` context. An asynchronous source runs there on an
+            asyncio loop of its own: open inside it whatever belongs to a loop, such as a session.
         max_prefetch: Items that may be ready or being made ahead of those delivered; 0 or less: no bound.
         stop_event: A `StopEvent` that others may set: the generator then ends at once, as if closed. Nothing that
             happens to the generator sets it.
@@ -68,7 +69,7 @@ class BackgroundGenerator(Iterator[T_co]):
     Raises:
         TypeError: An argument is of the wrong type.
         RuntimeError: No thread can be started; the source has not been touched.
-        Exception: Whatever `iter(iterable)` raises.
+        Exception: Whatever `iter(iterable)` or `aiter(iterable)` raises.
 
     >>> with BackgroundGenerator(range(3), max_prefetch=2) as numbers:
     ...     [number * 10 for number in numbers]
@@ -79,7 +80,7 @@ class BackgroundGenerator(Iterator[T_co]):
 
     def __init__(
         self,
-        iterable: Iterable[T_co],
+        iterable: Iterable[T_co] | AsyncIterable[T_co],
         max_prefetch: int = 2,
         *,
         stop_event: StopEvent | None = None,
@@ -94,7 +95,7 @@ class BackgroundGenerator(Iterator[T_co]):
         self._hint = _hint_of(iterable)
         self._process = _process
         self._channel = channel = Channel[T_co](bound, self)
-        source = Source(iterable, iter(checked_iterable(iterable)), produce, _close_source)
+        source = _make_source(iterable)
         self._worker = worker = Worker(source, channel, own_event(channel, stop_event))
         try:
             worker.start(f"BackgroundGenerator-{self._name}", self)
@@ -198,22 +199,57 @@ class BackgroundGenerator(Iterator[T_co]):
         >>> next(numbers), numbers.close(), next(numbers, "closed")
         (0, True, 'closed')
         """
+        ended = self._stop(timeout)
+        return self._closed(self._worker.wait(timeout), timeout) if ended is None else ended
+
+    def _stop(self, timeout: float | None) -> bool | None:
+        """Stop the worker; return what `close` returns if it has nothing to wait for, else None."""
         deadline_after(timeout)  # a wrong timeout is refused before anything is stopped
-        worker = self._worker
         if self._process is not _process:
             return True
-        worker.stop.set()
-        if threading.get_ident() == self._channel.worker_ident:
-            return False
-        if not worker.wait(timeout):
+        self._worker.stop.set()
+        return False if threading.get_ident() == self._channel.worker_ident else None
+
+    def _closed(self, ended: bool, timeout: float | None) -> bool:
+        """Warn if the worker has not ended, or raise what its source raised; return what `close` returns."""
+        if ended:
+            self._worker.raise_close_failure()
+        else:
             warnings.warn(
-                f"{self._label} did not stop within {timeout} seconds: its source is still {worker.where()}",
+                f"{self._label} did not stop within {timeout} seconds: its source is still {self._worker.where()}",
                 RuntimeWarning,
                 stacklevel=_level_of_caller(),
             )
-            return False
-        worker.raise_close_failure()
-        return True
+        return ended
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        """Return an asynchronous iterator over the same items, for tasks of asyncio or trio."""
+        from prefetch_generator._async_consumer import AsyncConsumer  # noqa: PLC0415 - which few need
+
+        return AsyncConsumer(self)
+
+    async def aclose(self, timeout: float | None = 5.0) -> bool:
+        """Do, return, warn and raise what `close()` does, without blocking the event loop, of asyncio or trio.
+
+        The worker is stopped before anything is awaited: if this is cancelled, the worker stops all the same.
+
+        >>> async def total(n):
+        ...     async with BackgroundGenerator(range(n)) as numbers:  # the end of the block awaits `aclose()`
+        ...         return sum([number async for number in numbers])
+        >>> import asyncio
+        >>> asyncio.run(total(4))
+        6
+        """
+        from prefetch_generator._async_consumer import wait_for_end  # noqa: PLC0415 - which few need
+
+        ended = self._stop(timeout)
+        return self._closed(await wait_for_end(self._worker, timeout), timeout) if ended is None else ended
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -267,11 +303,19 @@ def checked_max_prefetch(max_prefetch: int) -> int:
     raise TypeError(f"max_prefetch must be an integer, got {max_prefetch!r}")
 
 
-def checked_iterable(iterable: Iterable[T_co]) -> Iterable[T_co]:
-    """Return `iterable`, or raise TypeError."""
-    if not (hasattr(type(iterable), "__iter__") or hasattr(type(iterable), "__getitem__")):
-        raise TypeError(f"iterable must be an iterable, got {iterable!r}")
-    return iterable
+def is_iterable(iterable: object) -> TypeGuard[Iterable[Any]]:
+    """Return whether `iter()` may take it."""
+    return hasattr(type(iterable), "__iter__") or hasattr(type(iterable), "__getitem__")
+
+
+def _make_source(iterable: object) -> Source:
+    if is_iterable(iterable):  # an object with both sides is a synchronous source
+        return Source(iterable, iter(iterable), produce, _close_source)
+    if not isinstance(iterable, AsyncIterable):
+        raise TypeError(f"iterable must be an iterable or an asynchronous iterable, got {iterable!r}")
+    from prefetch_generator._async_source import make_source  # noqa: PLC0415 - which few need
+
+    return make_source(iterable)
 
 
 def _close_source(source: Iterator[Any]) -> None:

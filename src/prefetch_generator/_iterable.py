@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from prefetch_generator._generator import BackgroundGenerator, checked_iterable, checked_max_prefetch
+from prefetch_generator._generator import BackgroundGenerator, checked_max_prefetch, is_iterable
 from prefetch_generator._worker import channels_over
 
 T_co = TypeVar("T_co", covariant=True)
@@ -40,7 +40,9 @@ class BackgroundIterable(Iterable[T_co], Generic[T_co]):
 
     def __init__(self, iterable: Iterable[T_co], max_prefetch: int = 2) -> None:
         self._max_prefetch = checked_max_prefetch(max_prefetch)
-        self.iterable = checked_iterable(iterable)
+        if not is_iterable(iterable):
+            raise TypeError(f"iterable must be an iterable, got {iterable!r}")
+        self.iterable = iterable
         # Asked only where it can be true: an `__iter__` may cost something, and this is not yet an iteration.
         if hasattr(type(iterable), "__next__") and iter(iterable) is iterable:
             raise TypeError(

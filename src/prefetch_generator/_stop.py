@@ -224,11 +224,15 @@ def _renew_exit() -> None:
 class SourceContext:
     """What is known about a thread that runs a source."""
 
-    __slots__ = ("heard", "stop", "waits_for")
+    __slots__ = ("heard", "is_its_task", "stop", "waits_for")
 
     def __init__(self, stop: StopEvent) -> None:
         self.stop = stop
-        self.heard = False  # the source has been interrupted by the stop: GeneratorExit was raised at a wait of it
+        self.heard = (
+            False  # the source has been interrupted by the stop, with GeneratorExit or CancelledError at a wait
+        )
+        # Of an asynchronous source, whose one task a stop cancels: whether that is the task that runs now.
+        self.is_its_task: Callable[[], bool] | None = None
         # What it sleeps for, with no time limit: until there is this news of that channel.
         self.waits_for: tuple[Channel[Any], Callable[[], object]] | None = None
 
@@ -238,7 +242,7 @@ class SourceContext:
         Only once, so that a clean-up may use other generators.
         """
         if not self.heard and self.stop.is_set():
-            self.heard = True
+            self.heard = self.is_its_task is None or self.is_its_task()
             raise GeneratorExit
 
 

@@ -173,6 +173,9 @@ class Worker:
         Not the innermost, which is often deep in somebody else's library. Where all are ours, the source is another
         generator, and that knows.
         """
+        frame = getattr(self.source, "ag_frame", None)  # of an asynchronous generator: not on the stack while it awaits
+        if frame is not None:
+            return f"at {frame.f_code.co_filename}, line {frame.f_lineno}"
         for _ in range(1000):  # without the GIL the source may run on meanwhile, and the walk miss the way out
             place = _place_of(self.channel.worker_ident)
             if place is not None:

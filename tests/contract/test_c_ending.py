@@ -26,7 +26,7 @@ from prefetch_generator import (
     _exit,
     current_stop_event,
 )
-from prefetch_generator._bell import Bell
+from prefetch_generator._bell import ThreadBell
 from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
 
 from .support import (
@@ -735,7 +735,7 @@ def test_a_wait_that_ends_too_early_goes_on() -> None:
             asked.append(timeout)
             return len(asked) == 4
 
-    bell = Bell()
+    bell = ThreadBell()
     bell._lock = Jumpy()  # type: ignore[assignment]  # a lock as far as is needed here
     assert bell.sleep(time.monotonic() + LONG) is True
     assert len(asked) == 4

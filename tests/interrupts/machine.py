@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pytest
 
-from prefetch_generator._bell import Bell
+from prefetch_generator._bell import ThreadBell
 from tests.helpers import EVERY, LONG, PACKAGE
 
 # "poll" is every point at which CPython may run a signal handler: the entry of a function, and the instruction after a
@@ -90,7 +90,7 @@ class Every:
         if self.reported == "opcode" and event != "opcode":
             frame.f_trace_opcodes = True  # not only at a call: 3.13 looks at it later, the first time
         if event == "call":
-            if code is Bell.sleep.__code__:
+            if code is ThreadBell.sleep.__code__:
                 self.asleep()
             if self.event == "poll":
                 self.act(frame)

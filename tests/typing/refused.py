@@ -109,7 +109,6 @@ def no_iterable() -> int:
 background(8)  # type: ignore[call-overload]
 background(no_iterable)  # type: ignore[arg-type]
 background(coroutine)  # type: ignore[arg-type]
-background(asynchronous)  # type: ignore[arg-type]
 background(max_prefetch="8")  # type: ignore[call-overload]
 background(max_prefetch=None)  # type: ignore[call-overload]
 background(max_size=8)  # type: ignore[call-overload]

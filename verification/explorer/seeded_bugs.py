@@ -73,7 +73,7 @@ SEEDED_BUGS = [
     ),
     SeededBug(
         "the worker takes its call back before it sleeps",
-        (channel("        self.wakeups.get()", "        self.wake_worker = _NO_REQUEST\n        self.wakeups.get()"),),
+        (channel("        self.wakeups.get()", "        self.wake_worker = NO_REQUEST\n        self.wakeups.get()"),),
         PLAIN,
     ),
     SeededBug(
