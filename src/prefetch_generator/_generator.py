@@ -312,7 +312,7 @@ def _make_source(iterable: object) -> Source:
     if is_iterable(iterable):  # an object with both sides is a synchronous source
         return Source(iterable, iter(iterable), produce, _close_source)
     if not isinstance(iterable, AsyncIterable):
-        raise TypeError(f"iterable must be an iterable or an asynchronous iterable, got {iterable!r}")
+        raise TypeError(f"iterable must be an iterable, or an asynchronous one, got {iterable!r}")
     from prefetch_generator._async_source import make_source  # noqa: PLC0415 - which few need
 
     return make_source(iterable)

@@ -292,7 +292,7 @@ def test_iter_is_called_by_the_caller() -> None:
 
 def test_what_is_not_iterable_is_a_type_error_there_and_then() -> None:
     """A4: what is not iterable is a TypeError from the constructor."""
-    with pytest.raises(TypeError, match="iterable must be an iterable, got 3"):
+    with pytest.raises(TypeError, match="iterable must be an iterable, or an asynchronous one, got 3"):
         BackgroundGenerator(3)  # type: ignore[arg-type]  # the point of the test
 
 

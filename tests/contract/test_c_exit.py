@@ -742,6 +742,7 @@ def test_the_end_of_a_child_leaves_the_parent_and_its_exit_alone(tmp_path: Path)
         process.start()
         process.join()
         say("exit code", str(process.exitcode), str(next(numbers)))
+        numbers.close()
         numbers, others = BackgroundGenerator(counting("parent's second")), BackgroundGenerator(late())
         threading.Thread(target=consume).start()
     """

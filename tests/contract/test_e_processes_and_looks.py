@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from operator import length_hint
 from pathlib import Path
 from queue import SimpleQueue
@@ -156,10 +156,6 @@ async def fetch() -> list[int]:
     return []
 
 
-async def fetch_one_by_one() -> AsyncIterator[int]:
-    yield 0
-
-
 def construct(**arguments: object) -> object:
     return BackgroundGenerator(**{"iterable": [], **arguments})  # type: ignore[arg-type]
 
@@ -215,7 +211,7 @@ REFUSED: list[tuple[str, str, Callable[..., object], list[object]]] = [
     ("timeout", "at least 0 seconds", wait, [*NO_DURATIONS]),
     ("function", "callable", decorate, [5, "read", []]),
     ("function", "plain function", decorate, [staticmethod(fetch), classmethod(lambda cls: [])]),
-    ("function", "iterable", decorate, [fetch, fetch_one_by_one]),
+    ("function", "iterable", decorate, [fetch]),
 ]
 
 

@@ -8,7 +8,7 @@ both checkers are told to report.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 from prefetch_generator import BackgroundGenerator, BackgroundIterable, Stats, StopEvent, background
 
@@ -96,10 +96,6 @@ def calls_of_methods(reader: Reader) -> None:
 
 async def coroutine() -> list[int]:
     return []
-
-
-async def asynchronous() -> AsyncIterator[int]:
-    yield 0
 
 
 def no_iterable() -> int:
