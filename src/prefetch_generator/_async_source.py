@@ -56,6 +56,13 @@ async def _aclose(source: Any) -> None:
         await aclose()
 
 
+async def _throw(source: Any, error: BaseException) -> Any:
+    athrow = getattr(source, "athrow", None)
+    if athrow is None:
+        raise error
+    return await athrow(error)
+
+
 class _Run(Bell):
     """One run of a source. Rung by a stop, it has the step in progress cancelled."""
 
@@ -96,7 +103,7 @@ class _Run(Bell):
             try:
                 # What has cancelled this task between two steps was meant for the source: a task group that is open
                 # across a `yield` does so when one of its tasks fails.
-                put(await (anext(source) if thrown is None else source.athrow(thrown)))
+                put(await (anext(source) if thrown is None else _throw(source, thrown)))
             except StopAsyncIteration:
                 self._outcome.hold(StopIteration())
                 return False

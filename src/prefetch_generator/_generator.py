@@ -41,7 +41,7 @@ class Stats(NamedTuple):
     """
 
     delivered: int
-    """Items returned by `next()`."""
+    """Items taken from the buffer by consumers."""
     buffered: int
     """Items ready and not yet taken."""
     producer_wait: float

@@ -280,7 +280,7 @@ def _look_again(worker: Worker, _: object) -> None:
 
 
 def produce(channel: Channel[Any], source: Iterator[Any]) -> BaseException | None:
-    """Run the source until it ends or is told to stop; return how it ended, None if it has not."""
+    """Run the source until it ends or is stopped; return how it ended, None if it has not."""
     put = channel.put
     while True:
         for _ in channel.room():
