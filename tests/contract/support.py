@@ -9,16 +9,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
 from prefetch_generator import (
     BackgroundGenerator,
     StopEvent,
 )
-from tests.helpers import LONG, PACKAGE, python
+from tests.helpers import LONG, python
 
 
 class Item:
@@ -75,30 +73,6 @@ def counting(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
         yield from itertools.count()
     finally:
         closed.put(threading.current_thread())
-
-
-def tracer(action: Callable[[], object]) -> Callable[[FrameType, str, object], Any]:
-    """Return a trace function that does `action` before every line of the library."""
-
-    def trace(frame: FrameType, event: str, _: object) -> object:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line":
-            action()
-        return trace
-
-    return trace
-
-
-@contextmanager
-def at_every_line(action: Callable[[], object]) -> Iterator[None]:
-    """Do `action` before every line of the library that this thread executes."""
-    before = sys.gettrace()
-    sys.settrace(tracer(action))
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 def threads_of(name: str) -> list[threading.Thread]:

@@ -27,8 +27,9 @@ from tests.helpers import (
     python,
     when_asleep,
 )
+from tests.interrupts.machine import Every
 
-from .support import EXIT, Reader, Stuck, at_every_line, end
+from .support import EXIT, Reader, Stuck, end
 
 
 class Goodbye:
@@ -231,7 +232,7 @@ def test_a_chain_with_one_stop_event_stops_as_one(inner_first: bool, innermost_d
         stops = BackgroundGenerator(outer(inner), stop_event=shared)
         del inner
         assert [next(stops), next(stops)] == [False, False]
-        with at_every_line(lambda: time.sleep(0.001)):
+        with Every("line", lambda _: time.sleep(0.0003)):  # as long as it takes for others to run
             shared.set()
         assert next(stops, "over") == "over"
         assert stops.close() is True

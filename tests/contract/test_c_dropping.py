@@ -25,8 +25,9 @@ from prefetch_generator import (
 )
 from prefetch_generator._channel import Channel
 from tests.helpers import EVERY, GIL, LONG, ended, in_thread, posix, when_asleep
+from tests.interrupts.machine import Every
 
-from .support import Item, Reader, Stuck, at_every_line, counting, threads_of, tracer
+from .support import Item, Reader, Stuck, counting, threads_of
 
 
 def use_everything() -> None:
@@ -176,7 +177,7 @@ def test_dropping_anywhere_in_the_library(no_collector: None) -> None:
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
     dropped = itertools.count()
 
-    def drop() -> None:
+    def drop(_: FrameType) -> None:
         numbers = BackgroundGenerator(counting(closed))
         next(numbers)
         holder: list[object] = [numbers]
@@ -186,7 +187,7 @@ def test_dropping_anywhere_in_the_library(no_collector: None) -> None:
             del holder
             gc.collect(0)
 
-    with at_every_line(drop):
+    with Every("line", drop):
         use_everything()
     lines = next(dropped)
     assert lines > 100
@@ -207,7 +208,7 @@ def test_dropping_in_a_signal_handler_anywhere_in_the_library(no_collector: None
 
     before = signal.signal(signal.SIGUSR1, drop)
     try:
-        with at_every_line(lambda: signal.raise_signal(signal.SIGUSR1)):
+        with Every("line", lambda _: signal.raise_signal(signal.SIGUSR1)):
             use_everything()
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -248,6 +249,7 @@ def test_dropping_on_the_worker_at_every_line_it_executes(no_collector: None) ->
         source = Reader(3)
 
         def drop(
+            _: FrameType,
             lines: Iterator[int] = lines,
             line: int = line,
             ready: threading.Event = ready,
@@ -257,15 +259,11 @@ def test_dropping_on_the_worker_at_every_line_it_executes(no_collector: None) ->
             if next(lines) == line:
                 box.clear()
 
-        before = threading.gettrace()
-        threading.settrace(tracer(drop))
-        try:
+        with Every("line", drop).on_new_threads():
             box.append(BackgroundGenerator(source, 0, name="traced"))
             [thread] = threads_of("traced")
             ready.set()
             thread.join(LONG)
-        finally:
-            threading.settrace(before)  # not before the thread runs, which takes it up then
         assert not thread.is_alive()
         if box:  # it ended before that line
             break

@@ -28,6 +28,7 @@ from prefetch_generator import (
 )
 from prefetch_generator._bell import Bell
 from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
+from tests.interrupts.machine import Every
 
 from .support import (
     EXIT,
@@ -51,7 +52,6 @@ from .support import (
     raised_by,
     run_to_its_exit,
     threads_of,
-    tracer,
     while_handling_two,
 )
 
@@ -335,14 +335,10 @@ def test_close_closes_the_source_on_the_workers_own_thread() -> None:
 
 def test_close_waits_until_the_worker_has_ended() -> None:
     """C1: True means that the worker is gone, however slow it is on its last lines."""
-    before = threading.gettrace()
-    threading.settrace(tracer(lambda: time.sleep(0.001)))
-    try:
+    with Every("line", lambda _: time.sleep(0.001)).on_new_threads():
         numbers = BackgroundGenerator(itertools.count(), 1, name="slow")
         [thread] = threads_of("slow")
         assert next(numbers) == 0  # by then the thread has the trace function
-    finally:
-        threading.settrace(before)
     assert numbers.close() is True
     assert not thread.is_alive()
 
