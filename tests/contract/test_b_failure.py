@@ -56,7 +56,7 @@ from .support import (
     is_freed,
     nothing,
     raised_by,
-    run_with_ctrl_c,
+    run_program,
     while_handling_another,
     while_handling_two,
 )
@@ -702,14 +702,14 @@ def test_ctrl_c_ends_the_wait_for_an_item_at_once_and_loses_nothing() -> None:
         numbers = BackgroundGenerator(waits())
         say(next(numbers))
         try:
-            with asleep(lambda: kill(signal.SIGINT)):
+            with when_asleep(lambda: kill(signal.SIGINT)):
                 next(numbers)
         except KeyboardInterrupt:
             say("interrupted", numbers.stats[:2])
         go.set()
         say(list(numbers))
     """
-    assert run_with_ctrl_c(script) == (["0", "interrupted (1, 0)", "[1]"], "")
+    assert run_program(script) == (["0", "interrupted (1, 0)", "[1]"], "")
 
 
 @posix
@@ -735,14 +735,14 @@ def test_ctrl_c_ends_the_wait_of_close_at_once() -> None:
         say(next(numbers))
         inside.wait()
         try:
-            with asleep(lambda: kill(signal.SIGINT)):
+            with when_asleep(lambda: kill(signal.SIGINT)):
                 numbers.close(None)
         except KeyboardInterrupt:
             say("interrupted", numbers.stop_event.is_set())
         go.set()
         say(numbers.close(None))
     """
-    assert run_with_ctrl_c(script) == (["0", "interrupted True", "closed", "True"], "")
+    assert run_program(script) == (["0", "interrupted True", "closed", "True"], "")
 
 
 def test_a_next_without_stack_left_loses_nothing() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import itertools
 import signal
-import textwrap
 import threading
 import time
 import weakref
@@ -24,12 +23,11 @@ from tests.helpers import (
     LONG,
     ended,
     in_thread,
-    python,
     when_asleep,
 )
 from tests.interrupts.machine import Every
 
-from .support import EXIT, Reader, Stuck, end
+from .support import Reader, Stuck, end, run_program
 
 
 class Goodbye:
@@ -395,11 +393,21 @@ def test_a_source_that_swallows_the_stop_at_a_wait_has_ended() -> None:
 def test_at_exit_a_source_that_polls_is_no_end_of_the_data() -> None:
     """C8 and C7: all workers hear of the exit in one step, so an inner one cannot end before the outer one hears."""
     script = """
+        def polling():
+            yield 0
+            stop = current_stop_event()
+            while not stop.is_set():
+                time.sleep(0)
+
+        def outer():
+            yield from BackgroundGenerator(polling(), 1)
+            say("mistook the stop for the end of the data")
+
         kept = [BackgroundGenerator(outer()) for _ in range(20)]
         for numbers in kept:
             next(numbers)
     """
-    assert python("-c", textwrap.dedent(EXIT) + textwrap.dedent(script)) == ("", "")
+    assert run_program(script) == ([], "")
 
 
 # C9

@@ -31,7 +31,6 @@ from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, wh
 from tests.interrupts.machine import Every
 
 from .support import (
-    EXIT,
     Fail,
     HostileToLooks,
     Item,
@@ -50,7 +49,7 @@ from .support import (
     from_none,
     nothing,
     raised_by,
-    run_to_its_exit,
+    run_program,
     threads_of,
     while_handling_two,
 )
@@ -513,16 +512,16 @@ def test_a_generator_that_is_stopped_in_a_step_does_not_wait_for_room(max_prefet
 def test_close_may_be_called_from_no_python_code_at_all() -> None:
     """C1, C2: as the interpreter calls exit handlers; here the warning is an error, which it prints."""
     script = """
-        import atexit, threading
-        from prefetch_generator import BackgroundGenerator
+        import atexit
 
-        inside = threading.Event()
-        numbers = BackgroundGenerator(iter(lambda: inside.set() or threading.Event().wait(), True), name="stuck")
-        inside.wait()
+        go = threading.Event()
+        numbers = BackgroundGenerator(iter(lambda: inside.release() or go.wait(), True), name="stuck")
+        inside.acquire()
+        atexit.register(go.set)  # after the next one
         atexit.register(numbers.close, 0)
     """
-    out, err = python("-c", textwrap.dedent(script))
-    assert out == ""
+    out, err = run_program(script)
+    assert out == []
     assert "RuntimeWarning: BackgroundGenerator 'stuck' did not stop within 0 seconds" in err
     assert "ValueError" not in err
 
@@ -742,26 +741,26 @@ def test_a_wait_that_ends_too_early_goes_on() -> None:
 def test_a_signal_handler_that_takes_longer_than_the_timeout_does_not_prolong_it() -> None:
     """C2, D1, E3: a wait that is interrupted by a handler, and whose time is over when that returns, is over."""
     script = """
-        import signal, threading, time, warnings
-        from prefetch_generator import BackgroundGenerator, StopEvent
+        import warnings
 
         def source():
             yield 0
-            threading.Event().wait()
+            go.wait()
 
         warnings.simplefilter("ignore")
+        go = threading.Event()
         numbers = BackgroundGenerator(source())
         next(numbers)
-        signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.4))
+        signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.2))
         for wait in (numbers.next, StopEvent().wait, numbers.close):
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
             try:
-                print(wait(0.2))
+                say(wait(0.1))
             except TimeoutError:
-                print("TimeoutError")
+                say("TimeoutError")
+        go.set()
     """
-    out, err = python("-c", textwrap.dedent(script))
-    assert (out.split(), err) == (["TimeoutError", "False", "False"], "")
+    assert run_program(script) == (["TimeoutError", "False", "False"], "")
 
 
 def test_the_warning_names_the_line_that_a_chain_is_at() -> None:
@@ -1200,12 +1199,19 @@ def test_what_a_finally_raises_is_raised_by_close_wherever_it_was_told(told_at: 
 def test_at_exit_what_closing_raised_is_reported_if_nobody_has_asked() -> None:
     """C4 and C7: stopped by its event, still referred to, and never closed: it is reported at exit."""
     script = """
+        def failing():
+            try:
+                while True:
+                    yield 0
+            finally:
+                raise KeyError("while closing")
+
         numbers = sys.kept_for_ever = BackgroundGenerator(failing())
         next(numbers)
         numbers.stop_event.set()
         numbers._worker.ended.wait()
     """
-    _, err = python("-c", textwrap.dedent(EXIT) + textwrap.dedent(script))
+    _, err = run_program(script)
     assert "KeyError: 'while closing'" in err
 
 
@@ -1225,7 +1231,7 @@ def test_at_exit_what_a_source_raises_while_being_closed_is_shown() -> None:
         next(numbers)
         threading.Thread(target=keep, args=(numbers,), daemon=True).start()
     """
-    out, err = run_to_its_exit(script)
+    out, err = run_program(script)
     assert out == []
     assert err.startswith("Exception in thread BackgroundGenerator-source:\nTraceback")
     assert err.count("KeyError: 'while closing'") == 1

@@ -43,7 +43,7 @@ from tests.helpers import (
 )
 from tests.interrupts.machine import At, Strike, one_after_the_other
 
-from .support import run_with_ctrl_c
+from .support import run_program
 
 
 @contextmanager
@@ -253,12 +253,12 @@ def test_sigterm_whose_handler_stops_ends_the_loop(action: str) -> None:
 
         shared = StopEvent()
         signal.signal(signal.SIGTERM, handler)
-        numbers = BackgroundGenerator(source(), stop_event=shared)
-        with asleep(lambda: kill(signal.SIGTERM)):
+        numbers = BackgroundGenerator(waiting(), stop_event=shared)
+        with when_asleep(lambda: kill(signal.SIGTERM)):
             say(list(numbers))
         say(numbers.close())
     """
-    out, err = run_with_ctrl_c(script)
+    out, err = run_program(script)
     assert (sorted(out), err) == (["True", "[0]", "source closed"], "")
 
 
