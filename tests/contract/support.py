@@ -16,8 +16,9 @@ from typing import Any
 from prefetch_generator import (
     BackgroundGenerator,
     StopEvent,
+    current_stop_event,
 )
-from tests.helpers import LONG, _at_a_wait, python, when_asleep
+from tests.helpers import GIL, LONG, _at_a_wait, python, when_asleep
 
 
 class Item:
@@ -74,6 +75,13 @@ def counting(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
         yield from itertools.count()
     finally:
         closed.put(threading.current_thread())
+
+
+def endless(begun: threading.Event) -> Iterator[int]:
+    """Say that it has begun, and give nothing until stopped."""
+    begun.set()
+    current_stop_event().wait()
+    yield 0
 
 
 def threads_of(name: str) -> list[threading.Thread]:
@@ -194,7 +202,7 @@ class Held:
 
 def is_freed() -> bool:
     """Return whether nothing is held any more: at once, or, without the GIL, when the thread that made it has ended."""
-    deadline = time.monotonic() + (0 if getattr(sys, "_is_gil_enabled", lambda: True)() else LONG)
+    deadline = time.monotonic() + (0 if GIL else LONG)
     while alive and time.monotonic() < deadline:
         time.sleep(0.001)
     return not alive

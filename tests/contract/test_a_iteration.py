@@ -33,7 +33,7 @@ from prefetch_generator import (
 from prefetch_generator._bell import Bell
 from prefetch_generator._channel import Channel
 from prefetch_generator._stop import WorkerThread, worker_thread
-from tests.helpers import LONG, ended, in_thread, when_asleep
+from tests.helpers import GIL, LONG, ended, in_thread, when_asleep
 
 from .support import (
     Announcing,
@@ -50,7 +50,7 @@ TASKS = Path("/proc/self/task")
 
 
 # Without the GIL the worker may pull between the moment an item leaves the buffer and the moment it is counted.
-UNCOUNTED = 0 if getattr(sys, "_is_gil_enabled", lambda: True)() else 1
+UNCOUNTED = 0 if GIL else 1
 
 
 class Hostile:

@@ -27,7 +27,7 @@ from tests.helpers import (
 )
 from tests.interrupts.machine import Every
 
-from .support import Reader, Stuck, end, run_program
+from .support import Reader, Stuck, end, endless, run_program
 
 
 class Goodbye:
@@ -352,14 +352,9 @@ def test_a_clean_up_may_use_other_generators() -> None:
     begun = threading.Event()
     cleaned: list[int] = []
 
-    def endless() -> Iterator[int]:
-        begun.set()
-        current_stop_event().wait()
-        yield 0
-
     def outer() -> Iterator[int]:
         try:
-            yield from BackgroundGenerator(endless())
+            yield from BackgroundGenerator(endless(begun))
         finally:
             cleaned.extend(BackgroundGenerator(range(3), 1))
 
@@ -373,14 +368,9 @@ def test_a_source_that_swallows_the_stop_at_a_wait_has_ended() -> None:
     """C8: as in generator.close(), a source that simply returns when it is told has been closed."""
     begun = threading.Event()
 
-    def endless() -> Iterator[int]:
-        begun.set()
-        current_stop_event().wait()
-        yield 0
-
     def outer() -> Iterator[int]:
         try:
-            yield from BackgroundGenerator(endless())
+            yield from BackgroundGenerator(endless(begun))
         except GeneratorExit:
             return
 

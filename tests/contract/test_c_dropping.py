@@ -27,7 +27,7 @@ from prefetch_generator._channel import Channel
 from tests.helpers import EVERY, GIL, LONG, ended, in_thread, posix, when_asleep
 from tests.interrupts.machine import Every
 
-from .support import Item, Reader, Stuck, counting, threads_of
+from .support import Item, Reader, Stuck, counting, endless, threads_of
 
 
 def use_everything() -> None:
@@ -70,13 +70,6 @@ def made_by_a_sleeper(make: Callable[[], T]) -> Iterator[list[T]]:
     finally:
         wake.set()
         thread.join()
-
-
-def endless(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
-    try:
-        yield from itertools.count()
-    finally:
-        closed.put(threading.current_thread())
 
 
 def one_and_no_more(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
@@ -273,7 +266,7 @@ def test_dropping_on_the_worker_at_every_line_it_executes(no_collector: None) ->
 def test_a_generator_that_is_dropped_ends_while_its_maker_sleeps(no_collector: None) -> None:
     """C6: made by one thread, which sleeps, consumed by a second and dropped by a third, it ends at once."""
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
-    with made_by_a_sleeper(lambda: BackgroundGenerator(endless(closed))) as box:
+    with made_by_a_sleeper(lambda: BackgroundGenerator(counting(closed))) as box:
         assert in_thread(lambda: list(itertools.islice(box[0], 100))).get(timeout=LONG) == list(range(100))
         in_thread(box.clear).get(timeout=LONG)
         assert ended(closed)
@@ -288,7 +281,7 @@ def test_a_chain_ends_as_one_while_its_maker_sleeps(how: str, at: str, no_collec
     channels: list[Channel[int]] = []
 
     def make() -> BackgroundGenerator[int]:
-        source = endless(closed) if at == "a wait for room" else one_and_no_more(closed)
+        source = counting(closed) if at == "a wait for room" else one_and_no_more(closed)
         innermost = BackgroundGenerator(source, 1, name="chain")
         middle = BackgroundGenerator((number + 1 for number in innermost), 1, name="chain")
         outermost = BackgroundGenerator((number + 1 for number in middle), 1, name="chain", stop_event=stop)
@@ -367,17 +360,12 @@ def test_a_generator_is_stopped_though_its_finalizer_was_struck(source: str, str
     """C6: wherever the worker is, it hears that its generator is gone, without a line of Python to tell it."""
     begun = threading.Event()
 
-    def inner() -> Iterator[int]:
-        begun.set()
-        current_stop_event().wait()
-        yield 0
-
     def outer() -> Iterator[int]:
         yield 0
         if source == "waits":
-            yield from inner()
+            yield from endless(begun)
         if source == "waits for another":
-            yield from BackgroundGenerator(inner())
+            yield from BackgroundGenerator(endless(begun))
         begun.set()
         while True:
             yield 0

@@ -44,6 +44,7 @@ from .support import (
     an_error,
     an_error_with_a_context,
     counting,
+    endless,
     failing_clean_up,
     from_another,
     from_none,
@@ -84,10 +85,6 @@ def unraisable_hook(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: names.append(args.exc_type.__name__))
     return names
-
-
-def threads_named(name: str) -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == f"BackgroundGenerator-{name}"]
 
 
 class HostileGoodbye(HostileToLooks):
@@ -393,7 +390,7 @@ def test_items_that_raise_when_they_are_freed_hinder_no_ending(how: str, unraisa
         del items, cycle
         gc.collect()
     assert closed.wait(LONG)
-    for thread in threads_named("source"):
+    for thread in threads_of("source"):
         thread.join(LONG)
     assert unraisable_hook == ["LookedAtError"] * 5
 
@@ -888,9 +885,9 @@ def test_a_source_that_cannot_be_closed_says_so_once_and_is_left(
         with pytest.raises(failure), numbers:
             pass
         assert numbers.close() is True
-    for thread in threads_named("unclosable"):
+    for thread in threads_of("unclosable"):
         thread.join(LONG)
-    assert not threads_named("unclosable")
+    assert not threads_of("unclosable")
     assert hooked.empty()
 
 
@@ -1174,15 +1171,10 @@ def test_what_a_finally_raises_is_raised_by_close_wherever_it_was_told(told_at: 
     """C4 with C8: a source that is told to stop at a wait is being closed, just as one at a `yield`."""
     begun = threading.Event()
 
-    def endless() -> Iterator[int]:
-        begun.set()
-        current_stop_event().wait()
-        yield 0
-
     def outer() -> Iterator[int]:
         try:
             if told_at == "a wait":
-                yield from BackgroundGenerator(endless())
+                yield from BackgroundGenerator(endless(begun))
             while True:
                 begun.set()
                 yield 0

@@ -104,59 +104,37 @@ LATE = """
 """
 
 
-# Sources that are stuck at the exit; each script takes its second, so all are run side by side.
-STUCK = {
-    "in a wait": """
-        def waits():
-            try:
-                yield from stuck()
-            finally:
-                say("closed")
-
-        generators = [BackgroundGenerator(waits(), 1 + n % 2) for n in range(30)]
-        for numbers in generators:
-            next(numbers)
-            inside.acquire()
-        del generators[::3]
-    """,
-    "in a step that computes": """
-        def computes():
-            try:
-                yield 0
-                inside.release()
-                while True:
-                    pass
-            finally:
-                say("closed")
-
-        # Few, and each keeps the GIL for 0.1 ms at a time, not 5: how long the interpreter's own end takes among
-        # threads that compute is not the subject.
-        generators = [BackgroundGenerator(computes(), 1 + n % 2) for n in range(3)]
-        for numbers in generators:
-            next(numbers)
-            inside.acquire()
-        del generators[::3]
+def stuck_in(step: str, number: int = 30) -> str:
+    """Return a script that so many sources are stuck in that step of when it ends."""
+    return f"""
         sys.setswitchinterval(0.0001)
-    """,
-    "in an iterator in C": """
         never = threading.Lock()
         never.acquire()
 
-        def waits():
+        def source():
             numbers = iter(never.acquire, None)
             try:
                 yield 0
                 inside.release()
-                next(numbers)
+                {step}
             finally:
                 say("closed")
 
-        generators = [BackgroundGenerator(waits(), 1 + n % 2) for n in range(30)]
+        generators = [BackgroundGenerator(source(), 1 + n % 2) for n in range({number})]
         for numbers in generators:
             next(numbers)
             inside.acquire()
         del generators[::3]
-    """,
+    """
+
+
+# Sources that are stuck at the exit. Each script takes its second, so all are run side by side.
+STUCK = {
+    "in a wait": stuck_in("threading.Event().wait()"),
+    "in an iterator in C": stuck_in("next(numbers)"),
+    # Few, and each keeps the GIL for 0.1 ms at a time, not 5: how long the interpreter's own end takes among threads
+    # that compute is not the subject.
+    "in a step that computes": stuck_in("while True: pass", 3),
     "while it is being closed": """
         def source():
             try:
