@@ -77,6 +77,13 @@ def counting(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
         closed.put(threading.current_thread())
 
 
+def counted(pulled: list[int], n: int) -> Iterator[int]:
+    """Give range(n), and note what has been pulled."""
+    for i in range(n):
+        pulled.append(i)
+        yield i
+
+
 def endless(begun: threading.Event) -> Iterator[int]:
     """Say that it has begun, and give nothing until stopped."""
     begun.set()
