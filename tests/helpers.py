@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,18 +32,33 @@ posix = pytest.mark.skipif(
 )
 
 
-def python(*arguments: str, returncode: int = 0) -> tuple[str, str]:
+def python(
+    *arguments: str,
+    returncode: int = 0,
+    strict: bool = True,
+    stdin: int = subprocess.DEVNULL,
+    folder: Path | None = None,
+    **environment: str,
+) -> tuple[str, str]:
     """Run an interpreter of its own, in which a warning is an error; return what it wrote to stdout and stderr."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *arguments],
-        stdin=subprocess.DEVNULL,
+        [sys.executable, *(("-X", "dev", "-W", "error") if strict else ()), *arguments],
+        stdin=stdin,
         capture_output=True,
         encoding="utf-8",
         timeout=50,
         check=False,
+        cwd=folder,
+        env=os.environ | environment,
     )
     assert done.returncode == returncode, done.stderr
     return done.stdout, done.stderr
+
+
+def side_by_side(function: Callable[[str], T], arguments: Mapping[str, str]) -> dict[str, T]:
+    """Call `function` with each of the arguments, all at once, and return what it returned, by the arguments' names."""
+    with ThreadPoolExecutor(len(arguments)) as executor:
+        return dict(zip(arguments, executor.map(function, arguments.values()), strict=True))
 
 
 def in_thread(function: Callable[[], T]) -> SimpleQueue[T]:

@@ -135,9 +135,7 @@ async def _wait(channel: Channel[Any], news: Callable[[], object]) -> None:
             here.raise_if_stopped()
         if here is not None and (here.is_its_task is None or here.is_its_task()):
             here.waits_for = channel, news
-        next(
-            channel.wake_worker, None
-        )  # granted already, unless a debugger raised in the middle of the take
+        next(channel.wake_worker, None)  # granted already, unless a debugger raised in the middle of the take
         if news():
             return
         if here is not None and here.waits_for is not None:

@@ -31,8 +31,10 @@ TICKS = Source("ticks", ticks)
 
 
 def measured(begin: Callable[[], Iterator[object]], items: int | None = 5, seconds: float | None = 0.0) -> Measurement:
-    """Measure a source and say nothing meanwhile."""
-    return measure.measure(Source("'data:load'", begin), items, seconds, 2, lambda step: None)
+    """Measure a source and say nothing meanwhile, on a machine that has been looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "spare_processor", lambda: False)  # takes its time
+        return measure.measure(Source("'data:load'", begin), items, seconds, 2, lambda step: None)
 
 
 def test_only_as_many_items_are_taken_as_asked_for() -> None:
@@ -243,7 +245,6 @@ def test_a_computing_consumer_that_gained_little_is_tried_again(
     """With the depth that the times ask for and a shorter switch interval; otherwise the time is saved."""
     monkeypatch.setattr(measure, "ENOUGH", enough)
     monkeypatch.setattr(measure, "enough_depth", lambda run, max_prefetch: 7)
-    monkeypatch.setattr(machine, "spare_processor", lambda: False)
     monkeypatch.setattr(machine, "has_gil", lambda: False)
     depths: list[int] = []
     passes: list[tuple[float, threading.Thread]] = []

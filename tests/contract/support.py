@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import sys
 import textwrap
@@ -9,16 +10,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
 from prefetch_generator import (
     BackgroundGenerator,
     StopEvent,
+    current_stop_event,
 )
-from tests.helpers import LONG, PACKAGE, python
+from tests.helpers import GIL, LONG, _at_a_wait, python, when_asleep
 
 
 class Item:
@@ -77,28 +77,18 @@ def counting(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
         closed.put(threading.current_thread())
 
 
-def tracer(action: Callable[[], object]) -> Callable[[FrameType, str, object], Any]:
-    """Return a trace function that does `action` before every line of the library."""
-
-    def trace(frame: FrameType, event: str, _: object) -> object:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line":
-            action()
-        return trace
-
-    return trace
+def counted(pulled: list[int], n: int) -> Iterator[int]:
+    """Give range(n), and note what has been pulled."""
+    for i in range(n):
+        pulled.append(i)
+        yield i
 
 
-@contextmanager
-def at_every_line(action: Callable[[], object]) -> Iterator[None]:
-    """Do `action` before every line of the library that this thread executes."""
-    before = sys.gettrace()
-    sys.settrace(tracer(action))
-    try:
-        yield
-    finally:
-        sys.settrace(before)
+def endless(begun: threading.Event) -> Iterator[int]:
+    """Say that it has begun, and give nothing until stopped."""
+    begun.set()
+    current_stop_event().wait()
+    yield 0
 
 
 def threads_of(name: str) -> list[threading.Thread]:
@@ -116,26 +106,19 @@ def end(box: list[BackgroundGenerator[object]], how: str, shared: StopEvent) -> 
         (box[0].stop_event if how == "own event" else shared).set()
 
 
-# What the scripts below start with. `asleep(action)` does the action as soon as this thread sleeps on a bell.
-CTRL_C = """
-import contextlib, gc, itertools, multiprocessing, os, signal, sys, threading, time
-from queue import SimpleQueue
+# What a script in a process of its own starts with.
+PROLOGUE = f"""
+import itertools, os, signal, sys, threading, time
+from contextlib import contextmanager
 from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
 
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+{inspect.getsource(_at_a_wait)}
+{inspect.getsource(when_asleep)}
+inside = threading.Semaphore(0)  # released by a source that is about to be stuck
+handled = threading.Event()
 
-@contextlib.contextmanager
-def asleep(action):
-    def profile(frame, event, called):
-        if event == "c_call" and (frame.f_code.co_name, called.__name__) == ("sleep", "acquire"):
-            sys.setprofile(None)
-            action()
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # a line at a time, whichever thread it is
 
 def kill(number):
     # From another thread, and again: a signal that comes just before the system call does not end that call.
@@ -144,9 +127,13 @@ def kill(number):
             signal.pthread_kill(threading.main_thread().ident, number)
     threading.Thread(target=insist, daemon=True).start()
 
-handled = threading.Event()
+def counting(name="source"):
+    try:
+        yield from itertools.count()
+    finally:
+        say(name, "closed")
 
-def source(name="source"):
+def waiting(name="source"):
     try:
         yield 0
         current_stop_event().wait()
@@ -154,12 +141,38 @@ def source(name="source"):
     finally:
         say(name, "closed")
 
+def closing_slowly(name="source"):
+    try:
+        yield from itertools.count()
+    finally:
+        time.sleep(0.2)
+        say(name, "closed")
+
+def stuck():
+    yield 0
+    inside.release()
+    threading.Event().wait()
+
+def late():  # nearly all of it when the main thread is through
+    yield "first"
+    threading.main_thread().join()
+    yield from map(str, range(500))
+
+def consume(numbers):
+    *items, last = numbers
+    say(len(items), last)
+
 """
 
 
-def run_with_ctrl_c(script: str, returncode: int = 0, *options: str) -> tuple[list[str], str]:
-    """Run the script; return the lines it printed and what went to stderr."""
-    out, err = python(*options, "-c", CTRL_C + textwrap.dedent(script), returncode=returncode)
+def program(script: str, before: str = "") -> str:
+    """Return the text of the script after the prologue, and after what is to come before that."""
+    return f"from __future__ import annotations\n{before}\n{PROLOGUE}{textwrap.dedent(script)}"
+
+
+def run_program(script: str, *options: str, returncode: int = 0, before: str = "") -> tuple[list[str], str]:
+    """Run the script after the prologue; return the lines it printed and all that went to stderr."""
+    out, err = python(*options, "-c", program(script, before), returncode=returncode)
     return out.splitlines(), err
 
 
@@ -196,7 +209,7 @@ class Held:
 
 def is_freed() -> bool:
     """Return whether nothing is held any more: at once, or, without the GIL, when the thread that made it has ended."""
-    deadline = time.monotonic() + (0 if getattr(sys, "_is_gil_enabled", lambda: True)() else LONG)
+    deadline = time.monotonic() + (0 if GIL else LONG)
     while alive and time.monotonic() < deadline:
         time.sleep(0.001)
     return not alive
@@ -337,61 +350,3 @@ class Announcing(SimpleQueue[object]):
     def get(self, block: bool = True, timeout: float | None = None) -> object:
         self.asleep.put(None)
         return super().get(block, timeout)
-
-
-EXIT = """
-    import sys, threading, time
-    from prefetch_generator import BackgroundGenerator, current_stop_event
-
-    def failing():
-        try:
-            while True:
-                yield 0
-        finally:
-            raise KeyError("while closing")
-
-    def polling():
-        yield 0
-        stop = current_stop_event()
-        while not stop.is_set():
-            time.sleep(0)
-
-    def outer():
-        yield from BackgroundGenerator(polling(), 1)
-        print("mistook the stop for the end of the data")
-"""
-
-
-# What the scripts below start with.
-AT_EXIT = """
-import itertools, os, sys, threading, time
-from prefetch_generator import BackgroundGenerator, current_stop_event
-
-inside = threading.Semaphore(0)  # released by a source that is about to be stuck
-
-def say(*words):
-    os.write(1, (" ".join(words) + "\\n").encode())  # a line at a time, whichever thread it is
-
-def counting(name="source"):
-    try:
-        yield from itertools.count()
-    finally:
-        say(name, "closed")
-
-def stuck():
-    yield 0
-    inside.release()
-    threading.Event().wait()
-
-def late():  # nearly all of it when the main thread is through
-    yield "first"
-    threading.main_thread().join()
-    yield from map(str, range(500))
-
-"""
-
-
-def run_to_its_exit(script: str, returncode: int = 0, before: str = "") -> tuple[list[str], str]:
-    """Run the script, after `before` and the prologue; return the lines it printed and all that went to stderr."""
-    out, err = python("-c", before + AT_EXIT + textwrap.dedent(script), returncode=returncode)
-    return out.splitlines(), err

@@ -35,10 +35,7 @@ from tests.helpers import LONG, PACKAGE, ended, interrupted, posix, when_asleep
 from tests.interrupts.machine import (
     NAME,
     At,
-    Event,
     Strike,
-    every_event,
-    every_strike,
     join_workers,
     one_after_the_other,
     strike,
@@ -60,7 +57,7 @@ from .support import (
     is_freed,
     nothing,
     raised_by,
-    run_with_ctrl_c,
+    run_program,
     while_handling_another,
     while_handling_two,
 )
@@ -504,14 +501,14 @@ def test_a_failure_nobody_asks_for_goes_with_its_generator(no_collector: None) -
 def test_a_strike_anywhere_in_next_loses_nothing(max_prefetch: int, timeout: float | None) -> None:
     """B4: next() struck at any point, and called again: no item is lost or repeated, order is kept, nothing hangs."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         def source() -> Generator[int, None, str]:
             yield from range(4)
             return "value"
 
         numbers = BackgroundGenerator(source(), max_prefetch)
         got: list[object] = []
-        with strike(0):
+        with At("poll", n) as at:
             while len(got) < 5:
                 try:
                     got.append(numbers.next(timeout))
@@ -520,25 +517,27 @@ def test_a_strike_anywhere_in_next_loses_nothing(max_prefetch: int, timeout: flo
                 except StopIteration as end:
                     got.append(end.value)
         assert got == [0, 1, 2, 3, "value"]
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 def test_a_strike_anywhere_in_next_does_not_lose_the_failure() -> None:
     """B4: the source's own failure is raised once, whatever strikes on the way to it."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         numbers = BackgroundGenerator(failing(KeyError(), 1))
         seen: list[str] = []
-        with strike(0):
+        with At("poll", n) as at:
             while "StopIteration" not in seen:
                 try:
                     next(numbers)
                 except BaseException as error:
                     seen.append(type(error).__name__)
         assert sorted(seen) in (["KeyError", "StopIteration"], ["KeyError", "StopIteration", "Strike"])
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_source(
@@ -562,10 +561,10 @@ def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_
     monkeypatch.setattr(_worker, "_start", start_and_tell)
     monkeypatch.setattr(_thread, "start_new_thread", launch)
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         source = (n for n in range(3))
         numbers, struck = None, None
-        with strike(0):
+        with At("poll", n) as at:
             try:
                 numbers = BackgroundGenerator(source)
             except Strike as error:
@@ -578,14 +577,15 @@ def test_a_strike_anywhere_in_the_constructor_leaves_no_worker_and_an_untouched_
             assert not [thread for thread in threading.enumerate() if thread.name.startswith("BackgroundGenerator")]
             numbers = BackgroundGenerator(source)
         assert list(numbers) == [0, 1, 2]
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 def test_a_strike_anywhere_in_close_leaves_a_generator_that_can_be_closed() -> None:
     """B4: close() struck at any point, and called again, closes: the source once, and no thread is left."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         closed = []
 
         def source() -> Iterator[int]:
@@ -597,7 +597,7 @@ def test_a_strike_anywhere_in_close_leaves_a_generator_that_can_be_closed() -> N
 
         numbers = BackgroundGenerator(source(), 2)
         assert next(numbers) == 1
-        with strike(0):
+        with At("poll", n) as at:
             while True:
                 try:
                     assert numbers.close() is True
@@ -606,14 +606,15 @@ def test_a_strike_anywhere_in_close_leaves_a_generator_that_can_be_closed() -> N
                     pass
         assert closed == [True]
         assert list(numbers) == []
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 def test_a_strike_in_close_does_not_lose_what_closing_raised() -> None:
     """B4 and C4: what the source raises while being closed is raised once, by the close() that is called again."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         def source() -> Iterator[int]:
             try:
                 while True:
@@ -624,7 +625,7 @@ def test_a_strike_in_close_does_not_lose_what_closing_raised() -> None:
         numbers = BackgroundGenerator(source())
         assert next(numbers) == 1
         raised = 0
-        with strike(0):
+        with At("poll", n) as at:
             while not raised:
                 try:
                     numbers.close()
@@ -633,23 +634,25 @@ def test_a_strike_in_close_does_not_lose_what_closing_raised() -> None:
                 except KeyError:
                     raised += 1
         assert numbers.close() is True
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 def test_a_strike_anywhere_in_a_finalizer_does_not_keep_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """B4 and C6: a generator that is dropped stops, even if a signal handler raises in the middle of its finalizer."""
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # where Python itself sends what a finalizer raises
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         numbers = BackgroundGenerator(iter(int, 1), 2)
         assert next(numbers) == 0
         worker = numbers._worker
-        with strike(0):
+        with At("poll", n) as at:
             del numbers
         assert worker.ended.wait(LONG)
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
@@ -700,14 +703,14 @@ def test_ctrl_c_ends_the_wait_for_an_item_at_once_and_loses_nothing() -> None:
         numbers = BackgroundGenerator(waits())
         say(next(numbers))
         try:
-            with asleep(lambda: kill(signal.SIGINT)):
+            with when_asleep(lambda: kill(signal.SIGINT)):
                 next(numbers)
         except KeyboardInterrupt:
             say("interrupted", numbers.stats[:2])
         go.set()
         say(list(numbers))
     """
-    assert run_with_ctrl_c(script) == (["0", "interrupted (1, 0)", "[1]"], "")
+    assert run_program(script) == (["0", "interrupted (1, 0)", "[1]"], "")
 
 
 @posix
@@ -733,14 +736,14 @@ def test_ctrl_c_ends_the_wait_of_close_at_once() -> None:
         say(next(numbers))
         inside.wait()
         try:
-            with asleep(lambda: kill(signal.SIGINT)):
+            with when_asleep(lambda: kill(signal.SIGINT)):
                 numbers.close(None)
         except KeyboardInterrupt:
             say("interrupted", numbers.stop_event.is_set())
         go.set()
         say(numbers.close(None))
     """
-    assert run_with_ctrl_c(script) == (["0", "interrupted True", "closed", "True"], "")
+    assert run_program(script) == (["0", "interrupted True", "closed", "True"], "")
 
 
 def test_a_next_without_stack_left_loses_nothing() -> None:
@@ -899,10 +902,9 @@ def test_what_strikes_a_sleeper_keeps_neither_generator_nor_worker(
 # B6
 
 
-@every_event
 @pytest.mark.parametrize("how", ["end", "failure", "left early"])
 def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
-    event: Event, how: str, hooked: SimpleQueue[threading.ExceptHookArgs], monkeypatch: pytest.MonkeyPatch
+    how: str, hooked: SimpleQueue[threading.ExceptHookArgs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """B6: raised between any two instructions: all items and then the end, or some of them and then an error.
 
@@ -917,13 +919,9 @@ def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
             raise KeyError
 
     def scenario(n: int) -> At:
-        at = At(event, n, strike)
-        before = threading.gettrace()
-        threading.settrace(at.trace)
-        try:
+        at = At("opcode", n)
+        with at.on_new_threads():
             numbers = BackgroundGenerator(source(), 1, name="traced")
-        finally:
-            threading.settrace(before)
         got: list[int] = []
         outcome: type[BaseException] | None = None
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import itertools
 import signal
-import textwrap
 import threading
 import time
 import weakref
@@ -24,11 +23,11 @@ from tests.helpers import (
     LONG,
     ended,
     in_thread,
-    python,
     when_asleep,
 )
+from tests.interrupts.machine import Every
 
-from .support import EXIT, Reader, Stuck, at_every_line, end
+from .support import Reader, Stuck, end, endless, run_program
 
 
 class Goodbye:
@@ -231,7 +230,7 @@ def test_a_chain_with_one_stop_event_stops_as_one(inner_first: bool, innermost_d
         stops = BackgroundGenerator(outer(inner), stop_event=shared)
         del inner
         assert [next(stops), next(stops)] == [False, False]
-        with at_every_line(lambda: time.sleep(0.001)):
+        with Every("line", lambda _: time.sleep(0.0003)):  # as long as it takes for others to run
             shared.set()
         assert next(stops, "over") == "over"
         assert stops.close() is True
@@ -353,14 +352,9 @@ def test_a_clean_up_may_use_other_generators() -> None:
     begun = threading.Event()
     cleaned: list[int] = []
 
-    def endless() -> Iterator[int]:
-        begun.set()
-        current_stop_event().wait()
-        yield 0
-
     def outer() -> Iterator[int]:
         try:
-            yield from BackgroundGenerator(endless())
+            yield from BackgroundGenerator(endless(begun))
         finally:
             cleaned.extend(BackgroundGenerator(range(3), 1))
 
@@ -374,14 +368,9 @@ def test_a_source_that_swallows_the_stop_at_a_wait_has_ended() -> None:
     """C8: as in generator.close(), a source that simply returns when it is told has been closed."""
     begun = threading.Event()
 
-    def endless() -> Iterator[int]:
-        begun.set()
-        current_stop_event().wait()
-        yield 0
-
     def outer() -> Iterator[int]:
         try:
-            yield from BackgroundGenerator(endless())
+            yield from BackgroundGenerator(endless(begun))
         except GeneratorExit:
             return
 
@@ -394,11 +383,21 @@ def test_a_source_that_swallows_the_stop_at_a_wait_has_ended() -> None:
 def test_at_exit_a_source_that_polls_is_no_end_of_the_data() -> None:
     """C8 and C7: all workers hear of the exit in one step, so an inner one cannot end before the outer one hears."""
     script = """
+        def polling():
+            yield 0
+            stop = current_stop_event()
+            while not stop.is_set():
+                time.sleep(0)
+
+        def outer():
+            yield from BackgroundGenerator(polling(), 1)
+            say("mistook the stop for the end of the data")
+
         kept = [BackgroundGenerator(outer()) for _ in range(20)]
         for numbers in kept:
             next(numbers)
     """
-    assert python("-c", textwrap.dedent(EXIT) + textwrap.dedent(script)) == ("", "")
+    assert run_program(script) == ([], "")
 
 
 # C9

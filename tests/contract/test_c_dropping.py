@@ -25,8 +25,9 @@ from prefetch_generator import (
 )
 from prefetch_generator._channel import Channel
 from tests.helpers import EVERY, GIL, LONG, ended, in_thread, posix, when_asleep
+from tests.interrupts.machine import Every
 
-from .support import Item, Reader, Stuck, at_every_line, counting, threads_of, tracer
+from .support import Item, Reader, Stuck, counting, endless, threads_of
 
 
 def use_everything() -> None:
@@ -69,13 +70,6 @@ def made_by_a_sleeper(make: Callable[[], T]) -> Iterator[list[T]]:
     finally:
         wake.set()
         thread.join()
-
-
-def endless(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
-    try:
-        yield from itertools.count()
-    finally:
-        closed.put(threading.current_thread())
 
 
 def one_and_no_more(closed: SimpleQueue[threading.Thread]) -> Iterator[int]:
@@ -176,7 +170,7 @@ def test_dropping_anywhere_in_the_library(no_collector: None) -> None:
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
     dropped = itertools.count()
 
-    def drop() -> None:
+    def drop(_: FrameType) -> None:
         numbers = BackgroundGenerator(counting(closed))
         next(numbers)
         holder: list[object] = [numbers]
@@ -186,7 +180,7 @@ def test_dropping_anywhere_in_the_library(no_collector: None) -> None:
             del holder
             gc.collect(0)
 
-    with at_every_line(drop):
+    with Every("line", drop):
         use_everything()
     lines = next(dropped)
     assert lines > 100
@@ -207,7 +201,7 @@ def test_dropping_in_a_signal_handler_anywhere_in_the_library(no_collector: None
 
     before = signal.signal(signal.SIGUSR1, drop)
     try:
-        with at_every_line(lambda: signal.raise_signal(signal.SIGUSR1)):
+        with Every("line", lambda _: signal.raise_signal(signal.SIGUSR1)):
             use_everything()
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -248,6 +242,7 @@ def test_dropping_on_the_worker_at_every_line_it_executes(no_collector: None) ->
         source = Reader(3)
 
         def drop(
+            _: FrameType,
             lines: Iterator[int] = lines,
             line: int = line,
             ready: threading.Event = ready,
@@ -257,15 +252,11 @@ def test_dropping_on_the_worker_at_every_line_it_executes(no_collector: None) ->
             if next(lines) == line:
                 box.clear()
 
-        before = threading.gettrace()
-        threading.settrace(tracer(drop))
-        try:
+        with Every("line", drop).on_new_threads():
             box.append(BackgroundGenerator(source, 0, name="traced"))
             [thread] = threads_of("traced")
             ready.set()
             thread.join(LONG)
-        finally:
-            threading.settrace(before)  # not before the thread runs, which takes it up then
         assert not thread.is_alive()
         if box:  # it ended before that line
             break
@@ -275,7 +266,7 @@ def test_dropping_on_the_worker_at_every_line_it_executes(no_collector: None) ->
 def test_a_generator_that_is_dropped_ends_while_its_maker_sleeps(no_collector: None) -> None:
     """C6: made by one thread, which sleeps, consumed by a second and dropped by a third, it ends at once."""
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
-    with made_by_a_sleeper(lambda: BackgroundGenerator(endless(closed))) as box:
+    with made_by_a_sleeper(lambda: BackgroundGenerator(counting(closed))) as box:
         assert in_thread(lambda: list(itertools.islice(box[0], 100))).get(timeout=LONG) == list(range(100))
         in_thread(box.clear).get(timeout=LONG)
         assert ended(closed)
@@ -290,7 +281,7 @@ def test_a_chain_ends_as_one_while_its_maker_sleeps(how: str, at: str, no_collec
     channels: list[Channel[int]] = []
 
     def make() -> BackgroundGenerator[int]:
-        source = endless(closed) if at == "a wait for room" else one_and_no_more(closed)
+        source = counting(closed) if at == "a wait for room" else one_and_no_more(closed)
         innermost = BackgroundGenerator(source, 1, name="chain")
         middle = BackgroundGenerator((number + 1 for number in innermost), 1, name="chain")
         outermost = BackgroundGenerator((number + 1 for number in middle), 1, name="chain", stop_event=stop)
@@ -369,17 +360,12 @@ def test_a_generator_is_stopped_though_its_finalizer_was_struck(source: str, str
     """C6: wherever the worker is, it hears that its generator is gone, without a line of Python to tell it."""
     begun = threading.Event()
 
-    def inner() -> Iterator[int]:
-        begun.set()
-        current_stop_event().wait()
-        yield 0
-
     def outer() -> Iterator[int]:
         yield 0
         if source == "waits":
-            yield from inner()
+            yield from endless(begun)
         if source == "waits for another":
-            yield from BackgroundGenerator(inner())
+            yield from BackgroundGenerator(endless(begun))
         begun.set()
         while True:
             yield 0

@@ -41,9 +41,9 @@ from tests.helpers import (
     when_asleep,
     when_time_is_up,
 )
-from tests.interrupts.machine import At, Strike, every_strike
+from tests.interrupts.machine import At, Strike, one_after_the_other
 
-from .support import run_with_ctrl_c
+from .support import run_program
 
 
 @contextmanager
@@ -253,12 +253,12 @@ def test_sigterm_whose_handler_stops_ends_the_loop(action: str) -> None:
 
         shared = StopEvent()
         signal.signal(signal.SIGTERM, handler)
-        numbers = BackgroundGenerator(source(), stop_event=shared)
-        with asleep(lambda: kill(signal.SIGTERM)):
+        numbers = BackgroundGenerator(waiting(), stop_event=shared)
+        with when_asleep(lambda: kill(signal.SIGTERM)):
             say(list(numbers))
         say(numbers.close())
     """
-    out, err = run_with_ctrl_c(script)
+    out, err = run_program(script)
     assert (sorted(out), err) == (["True", "[0]", "source closed"], "")
 
 
@@ -875,38 +875,40 @@ def test_a_forked_child_does_not_call_the_parents_callback(how: str) -> None:
 def test_a_strike_anywhere_in_set_is_heard_and_the_callback_called_by_the_next_set() -> None:
     """D4, B4: what strikes the one that sets is not taken for what the callback raises, and loses no call."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         event = StopEvent()
         calls: list[str] = []
         struck = 0
         numbers = BackgroundGenerator(itertools.count(), stop_event=event)
         with event.on_set(partial(calls.append, "called")):
-            with strike(0) as struck_at:
+            with At("poll", n) as at:
                 try:
                     event.set()
                     assert event.is_set()
                 except Strike:
                     struck += 1
-            assert struck == struck_at.struck()
+            assert struck == at.struck()
             event.set()
         assert calls == ["called"]
         assert numbers.close() is True
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 def test_a_strike_anywhere_in_a_block_that_is_entered_and_left_leaves_nothing_hung() -> None:
     """D4, B4: what no `with` statement refers to any more, wherever that was struck, has been left."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         event = StopEvent()
         calls: list[str] = []
-        with strike(0), suppress(Strike), event.on_set(partial(calls.append, "late")):
+        with At("poll", n) as at, suppress(Strike), event.on_set(partial(calls.append, "late")):
             pass
         event.set()
         assert calls == []
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 @posix

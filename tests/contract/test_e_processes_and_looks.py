@@ -28,7 +28,7 @@ from prefetch_generator import (
 )
 from tests.helpers import LONG, posix, python
 
-from .support import run_with_ctrl_c
+from .support import run_program
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
@@ -237,7 +237,7 @@ def test_a_child_forked_in_a_loop_leaves_in_every_way(leave: str) -> None:
             assert os.waitpid(child, 0)[1] == 0
             say(number)
     """
-    out, err = run_with_ctrl_c(script, 0, "-W", "ignore:This process:DeprecationWarning")
+    out, err = run_program(script, "-W", "ignore:This process:DeprecationWarning")
     assert err == ""
     assert [line for line in out if line.isdigit()] == list("012345")
     assert [line for line in out if not line.isdigit()] == ["read to the end in True"]
@@ -286,11 +286,12 @@ def test_multiprocessing_with_spawn(tmp_path: Path) -> None:
 def test_a_pool_is_fed_by_a_generator() -> None:
     """E1: a pool of forked processes, fed from a generator, and one that reads its results in the background."""
     script = """
+        import multiprocessing
         with multiprocessing.get_context("fork").Pool(2) as pool:
             results = BackgroundGenerator(pool.imap(abs, BackgroundGenerator(range(-50, 0))), 4)
             say(sum(results))
     """
-    assert run_with_ctrl_c(script, 0, "-W", "ignore:This process:DeprecationWarning") == (["1275"], "")
+    assert run_program(script, "-W", "ignore:This process:DeprecationWarning") == (["1275"], "")
 
 
 @needs_fork

@@ -22,7 +22,7 @@ from prefetch_generator import (
     BackgroundIterable,
 )
 from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
-from tests.interrupts.machine import At, Strike, every_strike
+from tests.interrupts.machine import At, Strike, one_after_the_other
 
 
 class Steps:
@@ -287,12 +287,12 @@ def test_ctrl_c_ends_the_wait() -> None:
 def test_a_strike_anywhere_in_iter_never_leaves_two_threads() -> None:
     """J2: whatever strikes iter(), wherever: the next one gives everything, and meets nobody in the iterable."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         loader = Loader(stuck_at=1)
         numbers = BackgroundIterable(loader, 1)
         leave_in_a_step(numbers, loader.steps.inside, "break")
         again, struck = None, None
-        with when_asleep(loader.steps.go.set), strike(0):
+        with when_asleep(loader.steps.go.set), At("poll", n) as at:
             try:
                 again = iter(numbers)
             except Strike as error:
@@ -301,8 +301,9 @@ def test_a_strike_anywhere_in_iter_never_leaves_two_threads() -> None:
         assert (again is None) == (struck is not None)
         assert list(again or numbers) == [0, 1, 2]
         assert loader.steps.met == []
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 @pytest.mark.parametrize("source", [range(2), Indexed()], ids=lambda it: type(it).__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+
+from tests.helpers import python
 
 TOP = Path(__file__).resolve().parents[2]
 if not (TOP / "benchmarks").is_dir():  # an sdist is tested without them
@@ -186,6 +187,5 @@ def test_candidates_run_side_by_side_and_every_second_round_backwards() -> None:
 
 def test_help_installs_and_measures_nothing() -> None:
     """The command line explains itself."""
-    command = [sys.executable, "-m", "benchmarks", "--help"]
-    answer = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True, timeout=30)
-    assert "--quick" in answer.stdout
+    out, _ = python("-m", "benchmarks", "--help", folder=TOP)
+    assert "--quick" in out

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
@@ -17,10 +14,10 @@ from typing import NamedTuple
 import pytest
 
 from prefetch_generator import BackgroundGenerator, background, prefetch
+from tests.helpers import python
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = (sys.executable, "-X", "dev", "-W", "error")
 
 # For a machine without them. They give as much as the README's loop needs.
 STAND_INS = {
@@ -55,19 +52,11 @@ def blocks() -> Iterator[Block]:
         yield Block(README.count("\n", 0, match.start(2)) + 1, match[1], match[2])
 
 
-def run(*command: str | Path, folder: Path) -> str:
-    """Run a command in the folder, and return what it printed; nothing may go wrong, nor be warned of."""
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=50,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1"},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+def run(*arguments: str, folder: Path) -> str:
+    """Run Python in the folder, and return what it printed; nothing may go wrong, nor be warned of."""
+    out, err = python(*arguments, folder=folder, PYTHONIOENCODING="utf-8", TQDM_DISABLE="1")
+    assert err == ""
+    return out
 
 
 def test_every_block_is_tested() -> None:
@@ -88,7 +77,7 @@ def test_code_runs(block: Block, tmp_path: Path) -> None:
                 (tmp_path / name).write_text(text, encoding="utf-8")
     # The real torch warns, as soon as it is imported, where NumPy is not installed.
     options = ("-W", "ignore:Failed to initialize NumPy:UserWarning")
-    printed = run(*PYTHON, *options, script, folder=ROOT)
+    printed = run(*options, str(script), folder=ROOT)
     expected = re.findall(r"^ *print\(.*\)  # (.+)$", block.code, re.MULTILINE)
     if "hashlib" in block.code:  # prints a line for each file of the folder it runs in
         expected = [f"{path.name} {sha256(path.read_bytes()).hexdigest()}" for path in sorted(ROOT.glob("*.py"))]
@@ -112,7 +101,7 @@ def test_the_commands_are_those_that_ci_runs() -> None:
 def test_the_main_job_runs(source: list[str], tmp_path: Path) -> None:
     """`python -m prefetch_generator` works alone, and with a folder or `package.module:callable` behind it."""
     (tmp_path / "example.py").write_text("def numbers():\n    return range(100)\n", encoding="utf-8")
-    printed = run(*PYTHON, "-m", "prefetch_generator", *source, "--items", "3", folder=tmp_path)
+    printed = run("-m", "prefetch_generator", *source, "--items", "3", folder=tmp_path)
     assert "\nadvice: " in printed
 
 

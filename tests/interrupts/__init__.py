@@ -1,1 +1,1 @@
-"""What strikes from outside, at every line and every instruction, and in a storm of real signals."""
+"""What strikes from outside, at every instruction, and in a storm of real signals."""

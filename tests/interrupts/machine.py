@@ -17,8 +17,6 @@ from queue import SimpleQueue
 from types import CodeType, FrameType
 from typing import Any, Literal
 
-import pytest
-
 from prefetch_generator._bell import ThreadBell
 from tests.helpers import EVERY, LONG, PACKAGE
 
@@ -30,9 +28,6 @@ POLLING = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWAR
 JUMPS_THAT_POLL = ("POP_JUMP", "JUMP_IF") if sys.version_info < (3, 11) else ()
 
 NAME = "BackgroundGenerator-traced"  # the threads of generators with the name "traced"
-
-every_event = pytest.mark.parametrize("event", ["line", "opcode"])
-
 
 if sys.version_info[:2] == (3, 12):
     sys._getframe().f_trace_opcodes = True  # this Python looks only in `settrace` whether there ever was such a frame
@@ -194,26 +189,6 @@ def one_after_the_other(scenario: Callable[[int], At], least: int) -> None:
         gc.enable()
         gc.unfreeze()
     assert n > least  # else next to nothing was tried
-
-
-def every_strike(scenario: Callable[[Callable[[int], At]], None]) -> None:
-    """Run `scenario` with a strike where CPython may run a signal handler: at the first such point, the second, ..."""
-    gc.collect()
-    gc.freeze()  # makes the many collections below cheap
-    n = missed = 0
-    while missed < 3:  # threads make the number of points differ from run to run
-        n += 1
-        gc.collect()  # so that the generator of the scenario before is not finalized, and struck, in this one
-        strikes: list[At] = []
-
-        def strike_at(offset: int = 0, n: int = n, strikes: list[At] = strikes) -> At:
-            strikes.append(At("poll", n + offset))
-            return strikes[-1]
-
-        scenario(strike_at)
-        missed = 0 if strikes[-1].struck() else missed + 1
-    gc.unfreeze()
-    assert n > 10  # else it has struck nothing
 
 
 def join_workers() -> None:

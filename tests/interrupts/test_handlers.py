@@ -1,4 +1,4 @@
-"""Contract A1, C1, C6, D2 and E5: whatever a signal handler does, at every line or instruction of the library."""
+"""Contract A1, C1, C6, D2 and E5: whatever a signal handler does, at every instruction of the library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefetch_generator import BackgroundGenerator, StopEvent
 from prefetch_generator._channel import Channel
 from prefetch_generator._generator import Stats
 from tests.helpers import LONG
-from tests.interrupts.machine import NAME, At, Event, Every, every_event, join_workers, one_after_the_other
+from tests.interrupts.machine import NAME, At, Every, join_workers, one_after_the_other
 from tests.interrupts.sources import Paced, Untouched, either_way
 
 
@@ -59,13 +59,12 @@ def test_a_handler_that_ends_the_generator_at_any_line_of_next(how: str, paced: 
     one_after_the_other(scenario, 20)
 
 
-@every_event
-def test_a_handler_that_sets_the_event_at_any_instruction_of_the_constructor(event: Event) -> None:
+def test_a_handler_that_sets_the_event_at_any_instruction_of_the_constructor() -> None:
     """D2: the generator is stopped from the start, and its source closed, whenever its event is set meanwhile."""
 
     def scenario(n: int) -> At:
         source, shared = Untouched(), StopEvent()
-        with At(event, n, shared.set) as at:
+        with At("opcode", n, shared.set) as at:
             numbers = BackgroundGenerator(source, stop_event=shared, name="traced")
         if at.struck():
             assert next(numbers, "over") == "over"
@@ -77,15 +76,14 @@ def test_a_handler_that_sets_the_event_at_any_instruction_of_the_constructor(eve
     one_after_the_other(scenario, 40)
 
 
-@every_event
-def test_a_handler_that_closes_at_any_instruction_of_close(event: Event) -> None:
+def test_a_handler_that_closes_at_any_instruction_of_close() -> None:
     """C1: any number of times, one inside the other too: both return True, the source is closed once."""
 
     def scenario(n: int) -> At:
         source = Untouched()
         numbers = BackgroundGenerator(source, 1, name="traced")
         answers = []
-        with At(event, n, lambda: answers.append(numbers.close())) as at:
+        with At("opcode", n, lambda: answers.append(numbers.close())) as at:
             answers.append(numbers.close())
         assert answers == [True] * len(answers)
         assert source.closed == 1
@@ -94,9 +92,8 @@ def test_a_handler_that_closes_at_any_instruction_of_close(event: Event) -> None
     one_after_the_other(scenario, 25)
 
 
-@every_event
 @either_way
-def test_a_handler_that_takes_an_item_at_any_instruction_of_next(event: Event, paced: bool) -> None:
+def test_a_handler_that_takes_an_item_at_any_instruction_of_next(paced: bool) -> None:
     """A1, A8: a next() inside a next() is one consumer more: each item goes to exactly one, in order."""
 
     def scenario(n: int) -> At:
@@ -110,7 +107,7 @@ def test_a_handler_that_takes_an_item_at_any_instruction_of_next(event: Event, p
             with suppress(StopIteration):
                 inside.append(numbers.next(LONG))
 
-        with At(event, n, action, source.one_more) as at:
+        with At("opcode", n, action, source.one_more) as at:
             got.extend(numbers)
         assert got == sorted(set(got))
         assert sorted(got + inside) == [0, 1, 2]
@@ -119,9 +116,8 @@ def test_a_handler_that_takes_an_item_at_any_instruction_of_next(event: Event, p
     one_after_the_other(scenario, 40)
 
 
-@every_event
 @pytest.mark.parametrize("how", ["event", "drop"])
-def test_a_stop_at_any_instruction_of_the_worker_is_heard(event: Event, how: str) -> None:
+def test_a_stop_at_any_instruction_of_the_worker_is_heard(how: str) -> None:
     """C1, C6, D2: told once, and also between its look at the buffer and its sleep, it ends and closes its source."""
 
     def scenario(n: int) -> At:
@@ -152,7 +148,7 @@ def test_a_stop_at_any_instruction_of_the_worker_is_heard(event: Event, how: str
             stop()
             worker_is.put("told")
 
-        at = At(event, n, action)
+        at = At("opcode", n, action)
         before = threading.getprofile()
         threading.setprofile(profile)
         try:
@@ -172,8 +168,7 @@ def test_a_stop_at_any_instruction_of_the_worker_is_heard(event: Event, how: str
     one_after_the_other(scenario, 20)
 
 
-@every_event
-def test_looking_at_it_at_any_instruction(event: Event) -> None:
+def test_looking_at_it_at_any_instruction() -> None:
     """E5: repr, stats and the hint can be had at any moment, in a debugger that stops anywhere, and change nothing."""
     looked = itertools.count()
     numbers: BackgroundGenerator[int] | None = None
@@ -185,7 +180,7 @@ def test_looking_at_it_at_any_instruction(event: Event) -> None:
             assert 0 <= numbers.__length_hint__() <= 5
             next(looked)
 
-    with Every(event, look):
+    with Every("opcode", look):
         numbers = BackgroundGenerator(range(5), 2)
         assert list(numbers) == [0, 1, 2, 3, 4]
         assert numbers.close() is True
