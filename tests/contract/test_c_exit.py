@@ -658,6 +658,7 @@ def test_the_end_of_a_child_leaves_the_parent_and_its_exit_alone(tmp_path: Path)
         process.start()
         process.join()
         say("exit code", process.exitcode, next(numbers))
+        numbers.close()
         numbers = BackgroundGenerator(counting("parent's second"))
         threading.Thread(target=consume, args=[BackgroundGenerator(late())]).start()
     """
