@@ -15,6 +15,7 @@ import pytest
 from prefetch_generator import (
     BackgroundGenerator,
     StopEvent,
+    _exit,
     _stop,
 )
 from tests.helpers import (
@@ -415,6 +416,25 @@ def test_at_exit_threads_that_still_consume_get_all_their_items() -> None:
         threading.Thread(target=consume, args=[BackgroundGenerator(late())]).start()
     """
     assert run_program(script) == (["500 499"], "")
+
+
+def test_at_exit_all_hear_of_it_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C7, C8: every event of the process is set before the first of them wakes anybody; none that is made later is."""
+    ones, others = BackgroundGenerator(itertools.repeat(1), 1), BackgroundGenerator(itertools.repeat(2), 1)
+    at_the_first: list[bool] = []
+
+    def look(_: list[StopEvent]) -> None:
+        at_the_first.extend(numbers.stop_event.is_set() for numbers in (ones, others))
+
+    monkeypatch.setattr(_exit, "set_all", look)
+    monkeypatch.setattr(_exit, "GRACE", 0.0)
+    _exit._stop_all()
+    assert at_the_first == [True, True]
+    with BackgroundGenerator(itertools.repeat(3), 1) as later:
+        assert not later.stop_event.is_set()
+        assert next(later) == 3
+    assert ones.close()
+    assert others.close()
 
 
 def test_at_exit_a_chain_does_not_mistake_the_stop_for_the_end() -> None:
