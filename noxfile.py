@@ -24,7 +24,8 @@ PYRIGHT = "pyright[nodejs]==1.1.414"  # with its own Node, so that pip alone is 
 RUFF = "ruff==0.17.*"
 
 # What users have around the package. Of torch the +cpu build or none: the plain one is gigabytes of GPU libraries.
-PARTNERS = ["gevent", "ipykernel", "nbclient", "nbformat", "torch==2.13.0+cpu"]
+PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "httpx", "ipykernel", "nbclient", "nbformat"]
+PARTNERS += ["torch==2.13.0+cpu", "trio", "uvicorn"]
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "venv"
@@ -139,7 +140,7 @@ def integrations(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "list")
     for requirement in missing:
         session.warn(f"NOT TESTED: {requirement} is not to be had here; what needs it only skips")
-    # Of the examples, one needs torch.
+    # Some of the examples need one of them.
     tests = ["tests/integrations", "tests/documents/test_examples.py"]
     session.run(*PYTHON, "-m", "pytest", "-rs", *tests, *session.posargs)
 

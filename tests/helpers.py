@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -30,6 +31,13 @@ EVERY = 1 if GIL else 30  # how often to collect, where that is to be anywhere: 
 posix = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no fork(), no named pipes, and no signals to a process or a thread"
 )
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Skip a test where one of these packages is missing."""
+    # Not `importorskip`: what they import, and warn of, is to stay in a process of its own.
+    missing = [name for name in names if find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)}: not installed")
 
 
 def python(
