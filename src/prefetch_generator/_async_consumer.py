@@ -47,25 +47,24 @@ class AsyncConsumer(AsyncIterator[T_co]):
         try:
             if generator._process is not _generator._process or get_ident() == channel.busy_ident:
                 generator._refuse()
-            if monotonic() >= self._turn_ends:
-                await make_bell().give_turn()
-                self._turn_ends = monotonic() + _TURN
             while True:
+                if monotonic() >= self._turn_ends:
+                    await make_bell().give_turn()
+                    self._turn_ends = monotonic() + _TURN
                 over = channel.over  # before the look at the buffer: over and then empty is over for good
                 try:
                     # From here to `return` nothing awaits, and no signal handler runs: see `next()`.
                     for item in channel.take:
                         for _ in channel.wake_worker:
                             break
-                        if channel.cancelled:
-                            break
-                        for _ in channel.deliveries:
-                            break
-                        return item
+                        if not channel.cancelled:
+                            for _ in channel.deliveries:
+                                break
+                            return item
                 except Empty:
                     pass
-                await _wait_for_news(channel, worker, over)
-                self._turn_ends = monotonic() + _TURN
+                if await _wait_for_news(channel, worker, over):
+                    self._turn_ends = monotonic() + _TURN
         except BaseException:
             del self, generator  # else whoever keeps the traceback would keep the generator running
             raise
@@ -74,12 +73,12 @@ class AsyncConsumer(AsyncIterator[T_co]):
         return f"<asynchronous iterator of {self._generator!r}>"
 
 
-async def _wait_for_news(channel: Channel[Any], worker: Worker, over: bool) -> None:
-    """Sleep until there is an item or an end to take; raise the end if there is one."""
+async def _wait_for_news(channel: Channel[Any], worker: Worker, over: bool) -> bool:
+    """Sleep until there is an item or an end to take; raise the end if there is one. Return False if it came first."""
     # Here and not in `__anext__`, for whoever keeps the traceback of what strikes a sleeper keeps these frames.
     if over or channel.cancelled:
         await _raise_end(channel, worker)
-    await _wait(channel, channel.has_news)
+    return await _wait(channel, channel.has_news)
 
 
 async def _raise_end(channel: Channel[Any], worker: Worker) -> NoReturn:
@@ -122,8 +121,8 @@ async def wait_for_end(worker: Worker, timeout: float | None) -> bool:
     return True
 
 
-async def _wait(channel: Channel[Any], news: Callable[[], object]) -> None:
-    """Sleep until there is `news` of the channel, or may be."""
+async def _wait(channel: Channel[Any], news: Callable[[], object]) -> bool:
+    """Sleep until there is `news` of the channel, or may be; return False if there is already."""
     me = get_ident()
     here = source_context(me)
     started = perf_counter()
@@ -137,10 +136,11 @@ async def _wait(channel: Channel[Any], news: Callable[[], object]) -> None:
             here.waits_for = channel, news
         next(channel.wake_worker, None)  # granted already, unless a debugger raised in the middle of the take
         if news():
-            return
+            return False  # no other task has had a turn
         if here is not None and here.waits_for is not None:
             channel.refuse_circle(me, news)
         await bell.sleep(math.inf)
+        return True
     finally:
         channel.bells.discard(bell)
         if here is not None:
@@ -216,7 +216,8 @@ def make_bell() -> AsyncioBell | TrioBell:
     asyncio, trio = map(sys.modules.get, ("asyncio", "trio"))
     loop = None
     if asyncio is not None:
-        loop = asyncio._get_running_loop()
+        running = getattr(asyncio, "_get_running_loop", None)  # not there yet, if another thread is importing it just now
+        loop = running and running()
         if loop is not None and (trio is None or asyncio.current_task(loop) is not None):
             return AsyncioBell(loop)
     if trio is not None and _in_task_of(trio):  # perhaps as a guest of that loop
