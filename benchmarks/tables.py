@@ -4,6 +4,7 @@ To add one, write a package with its candidates, this library first, and its wor
 between these two. Name its `Table` here: the command line, the runner and the report need no more.
 """
 
+from benchmarks.asynchronous import ASYNCHRONOUS_CONSUMERS, ASYNCHRONOUS_SOURCES
 from benchmarks.synchronous import SYNCHRONOUS
 
-TABLES = {table.name: table for table in [SYNCHRONOUS]}
+TABLES = {table.name: table for table in [SYNCHRONOUS, ASYNCHRONOUS_CONSUMERS, ASYNCHRONOUS_SOURCES]}

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 from benchmarks.synchronous.candidates import VERSION_1
 from benchmarks.table import Candidate, Metrics, Workload
@@ -20,14 +21,14 @@ def numbers(count: int) -> Iterator[int]:
     yield from range(count)
 
 
-def measure(candidate: Candidate, depth: int, share: float) -> Metrics:
+def measure(candidate: Candidate, depth: int, share: float, source: Callable[[int], Any] = numbers) -> Metrics:
     """Return what an item costs, after a look at whether all of them arrive."""
     make = candidate.make
-    if list(make(numbers(100), depth)) != list(range(100)):
+    if list(make(source(100), depth)) != list(range(100)):
         raise ValueError("lost items, or their order")
 
     def loop(count: int) -> None:
-        for _ in make(numbers(count), depth):
+        for _ in make(source(count), depth):
             pass
 
     return per_item(loop, depth, share)

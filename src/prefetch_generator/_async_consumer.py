@@ -45,7 +45,9 @@ class AsyncConsumer(AsyncIterator[T_co]):
         generator = self._generator
         channel, worker = generator._channel, generator._worker
         try:
-            if generator._process is not _generator._process or get_ident() == channel.busy_ident:
+            if generator._process is not _generator._process or (
+                channel.busy_ident and get_ident() == channel.busy_ident
+            ):
                 generator._refuse()
             while True:
                 if monotonic() >= self._turn_ends:

@@ -81,7 +81,7 @@ class Loop:
         """Return what the function returns, in a list; an empty one if it took too long."""
         try:
             return [await asyncio.wait_for(function(), seconds)]
-        except asyncio.TimeoutError:  # noqa: UP041 - in 3.10 another one
+        except asyncio.TimeoutError:
             return []
 
     async def together(self, *functions: Main[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,7 +25,7 @@ from prefetch_generator import BackgroundGenerator, _async_consumer
 from tests.helpers import LONG, PACKAGE, in_thread, python
 
 from .loops import Loop, asyncio_loops, every_loop, rest
-from .support import HostileToLooks, Item, Stuck, is_freed
+from .support import HostileToLooks, Item, Stuck
 
 CIRCLE = "waits, through others, for its own"
 

@@ -19,7 +19,7 @@ from prefetch_generator._channel import Channel
 from tests.helpers import LONG, posix
 from tests.interrupts.machine import At, Strike, every_strike
 
-from .loops import Loop, Start, asyncio_loops, every_loop, every_timeout, rest
+from .loops import Loop, asyncio_loops, every_loop, every_timeout, rest
 from .support import run_with_ctrl_c
 
 

@@ -19,7 +19,6 @@ from tests.helpers import LONG, ended
 
 from .loops import Loop, asyncio_loops, every_loop, rest
 from .support import (
-    AT_EXIT,
     Fail,
     Reader,
     Stuck,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
 
 import pytest
 
@@ -76,7 +75,7 @@ def test_the_end_is_stop_async_iteration_again_and_again(loop: Loop) -> None:
 
     def source() -> Iterator[int]:
         yield 0
-        return "value"  # noqa: B901 - the point of it
+        return "value"
 
     async def main() -> None:
         items = aiter(BackgroundGenerator(source()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,8 @@ if not (TOP / "benchmarks").is_dir():  # an sdist is tested without them
 sys.path.append(str(TOP))
 
 from benchmarks import report, runner  # noqa: E402 - after the path
+from benchmarks.asynchronous import consumers, sources  # noqa: E402
+from benchmarks.asynchronous.candidates import CONSUMERS, SOURCES  # noqa: E402
 from benchmarks.synchronous import SYNCHRONOUS, handoff  # noqa: E402
 from benchmarks.synchronous.candidates import CANDIDATES, OURS, VERSION_1  # noqa: E402
 from benchmarks.table import Candidate, Table, Workload  # noqa: E402
@@ -99,6 +103,28 @@ def test_hand_written_candidates_deliver_in_order(candidate: Candidate) -> None:
     if candidate.name == VERSION_1:
         pytest.skip("not hand-written, and not installed here")
     assert list(candidate.make(iter(range(5)), 1)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("candidate", [one for one in CONSUMERS if not one.package], ids=lambda one: one.name)
+def test_hand_written_bridges_to_a_task_deliver_in_order(candidate: Candidate) -> None:
+    """What a hand-written candidate gives a task is what a loop over the source gives."""
+
+    async def listed() -> list[int]:
+        return [item async for item in candidate.make(iter(range(5)), 1)]
+
+    assert asyncio.run(listed()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("candidate", [one for one in SOURCES if not one.package], ids=lambda one: one.name)
+def test_hand_written_bridges_from_an_asynchronous_source_deliver_in_order(candidate: Candidate) -> None:
+    """What a hand-written candidate gives is what an `async for` over the source gives."""
+    assert list(candidate.make(sources.numbers(5), 1)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("floor", [consumers.ping_pong, consumers.one_call_each])
+def test_floors_of_a_bridge_end(floor: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """Every item has its wake-up."""
+    asyncio.run(floor(10))
 
 
 def test_a_page_says_where_its_figures_are_from_and_who_is_missing() -> None:
