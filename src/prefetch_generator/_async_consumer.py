@@ -57,11 +57,10 @@ class AsyncConsumer(AsyncIterator[T_co]):
                     for item in channel.take:
                         for _ in channel.wake_worker:
                             break
-                        if channel.cancelled:
-                            break
-                        for _ in channel.deliveries:
-                            break
-                        return item
+                        if not channel.cancelled:
+                            for _ in channel.deliveries:
+                                break
+                            return item
                 except Empty:
                     pass
                 await _wait_for_news(channel, worker, over)

@@ -45,7 +45,7 @@ ASYNC_BUGS = [
     SeededBug("a task answers nobody", (consumer(ANSWER, ""),), AsyncScenario(items=2, tasks=1)),
     SeededBug(
         "a task awaits between the take and the return",
-        (consumer("return item", "await make_bell().give_turn()\n                        return item"),),
+        (consumer("return item", "await make_bell().give_turn()\n                            return item"),),
         INTERRUPTED,
     ),
     SeededBug(
@@ -58,12 +58,7 @@ ASYNC_BUGS = [
     ),
     SeededBug(
         "a task gets an item that was cancelled",
-        (
-            consumer(
-                "                        if channel.cancelled:\n                            break\n",
-                "",
-            ),
-        ),
+        (consumer("                        if not channel.cancelled:", "                        if True:"),),
         AsyncScenario(items=1, tasks=1, cancels=1, late=True),
     ),
     SeededBug(
