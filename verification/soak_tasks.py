@@ -11,12 +11,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
 from prefetch_generator import BackgroundGenerator, NotReadyError
 
-from .soak_episodes import HANG, Episode, SoakError, Strike, check
+from .soak_episodes import HANG, Episode, SoakError, Strike, check, striker
 
 Got = tuple[list[int], str]  # the items, and how it ended
 
@@ -302,14 +301,8 @@ class TaskEpisode(Episode):
         async def take_one(iterator: AsyncIterator[int]) -> None:
             got.append(await anext(iterator))
 
-        def handler(_: int, frame: FrameType | None) -> None:
-            frame = frame and frame.f_back  # not in `take_one` itself, between its call and its `await`
-            while frame is not None:
-                if frame.f_code is take_one.__code__:
-                    self.counters.strikes.put(1)
-                    raise Strike
-                frame = frame.f_back
-
+        # Not in `take_one` itself: between its call and its `await`.
+        handler = striker(take_one.__code__, self.counters.strikes, itself=False)
         before = signal.signal(signal.SIGALRM, handler)
         interval = self.random.choice([0.0002, 0.001])
         try:
