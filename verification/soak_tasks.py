@@ -43,6 +43,7 @@ def run(loop: str, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     import uvloop  # noqa: PLC0415 - where it is installed
 
     one = uvloop.new_event_loop()
+    one.set_debug(False)  # as for asyncio's own
     try:
         return one.run_until_complete(function())
     finally:
