@@ -41,7 +41,7 @@ class AsyncConsumer(AsyncIterator[T_co]):
         self._generator = generator
         self._turn_ends = 0.0  # reading of `monotonic`
 
-    async def __anext__(self) -> T_co:
+    async def __anext__(self) -> T_co:  # noqa: C901 - as in `next()`, a part of it in a function would have a window
         generator = self._generator
         channel, worker = generator._channel, generator._worker
         try:
@@ -55,7 +55,8 @@ class AsyncConsumer(AsyncIterator[T_co]):
                     self._turn_ends = monotonic() + _TURN
                 over = channel.over  # before the look at the buffer: over and then empty is over for good
                 try:
-                    # From here to `return` nothing awaits, and no signal handler runs: see `next()`.
+                    # From here to `return` nothing awaits, and no signal handler runs: see `next()`, which has the same
+                    # lines, for a call around them would be a point where one does.
                     for item in channel.take:
                         for _ in channel.wake_worker:
                             break
@@ -218,8 +219,8 @@ def make_bell() -> AsyncioBell | TrioBell:
     asyncio, trio = map(sys.modules.get, ("asyncio", "trio"))
     loop = None
     if asyncio is not None:
-        running = getattr(asyncio, "_get_running_loop", None)  # not there yet, if another thread is importing it just now
-        loop = running and running()
+        look = getattr(asyncio, "_get_running_loop", None)  # not there yet if another thread is just importing it
+        loop = look and look()
         if loop is not None and (trio is None or asyncio.current_task(loop) is not None):
             return AsyncioBell(loop)
     if trio is not None and _in_task_of(trio):  # perhaps as a guest of that loop

@@ -1,8 +1,9 @@
 """Contract A to E, whatever is done with several generators, in whatever order.
 
 Hypothesis plays the user: it makes generators, tells their sources what to do next, takes, waits, closes, stops and
-drops, and after every step compares what it sees with a model. Sources, consumers and closers are threads that wait for
-each other and never for a time: whoever has something to say puts it into a queue.
+drops, and after every step compares what it sees with a model. Sources, consumers and closers are threads, or tasks of
+asyncio and trio that are cancelled now and then; they wait for each other and never for a time: whoever has something
+to say puts it into a queue. `tasks` has the loops, and the asynchronous source.
 
 A longer run: `PREFETCH_EXAMPLES=5000 python -m pytest tests/random/test_state_machine.py -o timeout=0`
 """
@@ -16,8 +17,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,6 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, current_stop_event
 from tests.helpers import GIL, LONG, when_asleep
+from tests.random.tasks import CANCELLED, LOOPS, AsyncSource, Loop, TaskCaller, says_when_asleep
 
 EXAMPLES = int(os.environ.get("PREFETCH_EXAMPLES", "120" if GIL else "40"))  # each collection is a full one there
 
@@ -54,12 +58,17 @@ def same(one: Outcome, other: Outcome) -> bool:
 class Source:
     """What the user's code does: at each step it says which, and then does what it is told."""
 
+    stops_at_once = False  # a step in progress cannot be interrupted
+
     def __init__(self, way_to_close: str) -> None:
         self.way_to_close = way_to_close
         self.asked: SimpleQueue[int] = SimpleQueue()
         self.told: SimpleQueue[Callable[[], Outcome | None]] = SimpleQueue()
         self.closed: SimpleQueue[int] = SimpleQueue()
         self.threads: set[int] = set()
+
+    def tell(self, command: Callable[[], Outcome | None]) -> None:
+        self.told.put(command)
 
     def step(self, number: int) -> Outcome:
         self.threads.add(threading.get_ident())
@@ -109,7 +118,7 @@ class WithoutClose:
 class Caller(threading.Thread):
     """A thread that makes one call, and says when it goes to sleep in it and how it ended."""
 
-    def __init__(self, call: Callable[[], object], answers: SimpleQueue[tuple[Caller, Outcome]]) -> None:
+    def __init__(self, call: Callable[[], object], answers: SimpleQueue[tuple[Any, Outcome]]) -> None:
         super().__init__(name="caller", daemon=True)
         self.call, self.answers = call, answers
         self.asleep = threading.Event()
@@ -122,12 +131,15 @@ class Caller(threading.Thread):
         self.answers.put((self, outcome))
 
 
+AnyCaller = Caller | TaskCaller
+
+
 class Model:
     """One generator, and what is to be expected of it."""
 
-    def __init__(self, number: int, max_prefetch: int, way_to_close: str, shared: StopEvent | None) -> None:
+    def __init__(self, number: int, max_prefetch: int, source: Source | AsyncSource, shared: StopEvent | None) -> None:
         self.number, self.max_prefetch, self.shared = number, max_prefetch, shared
-        self.source = Source(way_to_close)
+        self.source = source
         self.steps = 0  # that the source was asked for
         self.taken = 0
         self.buffer: deque[object] = deque()
@@ -136,10 +148,10 @@ class Model:
         self.ended = False  # the source has, by itself or by being closed
         self.outcome: Outcome | None = None  # of the source, not yet seen by anybody
         self.close_failure = False  # the source raised while being closed, and nobody has had it yet
-        self.waiting: list[Caller] = []  # in next()
-        self.closing: list[Caller] = []  # in close()
-        self.waited: SimpleQueue[tuple[Caller, Outcome]] = SimpleQueue()
-        self.was_closed: SimpleQueue[tuple[Caller, Outcome]] = SimpleQueue()
+        self.waiting: list[AnyCaller] = []  # in next() or anext()
+        self.closing: list[AnyCaller] = []  # in close() or aclose()
+        self.waited: SimpleQueue[tuple[AnyCaller, Outcome]] = SimpleQueue()
+        self.was_closed: SimpleQueue[tuple[AnyCaller, Outcome]] = SimpleQueue()
         self.bg: BackgroundGenerator[object] | None = BackgroundGenerator(
             self.source, max_prefetch, stop_event=shared, name=str(number)
         )
@@ -149,6 +161,16 @@ class Model:
     def generator(self) -> BackgroundGenerator[object]:
         assert self.bg is not None
         return self.bg
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the source is in a step that a stop does not end."""
+        return self.in_step and not self.source.stops_at_once
+
+    @property
+    def tasks(self) -> list[TaskCaller]:
+        """The tasks that wait."""
+        return [caller for caller in self.waiting + self.closing if isinstance(caller, TaskCaller)]
 
     @property
     def has_room(self) -> bool:
@@ -176,14 +198,14 @@ class Model:
         """Do the same for close()."""
         return self.answer(self.was_closed, self.closing)
 
-    def answer(self, answers: SimpleQueue[tuple[Caller, Outcome]], callers: list[Caller]) -> Outcome:
+    def answer(self, answers: SimpleQueue[tuple[AnyCaller, Outcome]], callers: list[AnyCaller]) -> Outcome:
         caller, outcome = answers.get(timeout=LONG)
         caller.join(LONG)
         callers.remove(caller)
         return outcome
 
     def tell(self, command: Callable[[], Outcome | None]) -> None:
-        self.source.told.put(command)
+        self.source.tell(command)
 
 
 class Machine(RuleBasedStateMachine):
@@ -205,11 +227,12 @@ class Machine(RuleBasedStateMachine):
         max_prefetch=st.sampled_from([1, 1, 2, 3, 0]),
         way_to_close=st.sampled_from(WAYS_TO_CLOSE),
         event=st.sampled_from([None, 0, 1]),
+        kind=st.sampled_from([Source, AsyncSource]),
     )
-    def make(self, max_prefetch: int, way_to_close: str, event: int | None) -> None:
+    def make(self, max_prefetch: int, way_to_close: str, event: int | None, kind: type[Source | AsyncSource]) -> None:
         shared = None if event is None else self.events[event]
         self.count += 1
-        model = Model(self.count, max_prefetch, way_to_close, shared)
+        model = Model(self.count, max_prefetch, kind(way_to_close), shared)
         if shared in self.set_events:
             model.stopped = model.ended = True
         self.models.append(model)
@@ -226,7 +249,7 @@ class Machine(RuleBasedStateMachine):
     def the_source_returns(self, data: st.DataObject, value: object) -> None:
         model = data.draw(st.sampled_from(self.in_step()))
         model.tell(lambda: ("end", value))
-        self.source_has_ended(model, ("end", value))
+        self.source_has_ended(model, ("end", None if isinstance(model.source, AsyncSource) else value))
 
     @precondition(lambda self: self.in_step())
     @rule(data=st.data(), kind=st.sampled_from(FAILURES))
@@ -292,7 +315,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), by_with=st.booleans())
     def close(self, data: st.DataObject, by_with: bool) -> None:
         model = data.draw(st.sampled_from(self.owned()))
-        if model.in_step:
+        if model.is_stuck:
             with pytest.warns(RuntimeWarning, match=f"'{model.number}' did not stop within 0 seconds"):
                 assert model.generator.close(0) is False
             self.has_stopped(model)
@@ -314,10 +337,71 @@ class Machine(RuleBasedStateMachine):
             return
         caller = Caller(partial(model.generator.close, None), model.was_closed)
         model.closing.append(caller)
-        if model.in_step:
+        if model.is_stuck:
             assert caller.asleep.wait(LONG)
         self.has_stopped(model)
         self.closers_return(model)
+
+    @precondition(lambda self: self.owned())
+    @rule(data=st.data(), loop=st.sampled_from(LOOPS))
+    def take_in_a_task(self, data: st.DataObject, loop: Loop) -> None:
+        model = data.draw(st.sampled_from(self.owned()))
+        expected = self.next_outcome(model)
+        if expected is None and len(model.waiting) >= 3:
+            return
+        caller = TaskCaller(loop, aiter(model.generator).__anext__, model.waited)
+        model.waiting.append(caller)
+        if expected is None:
+            assert caller.asleep.wait(LONG)
+        else:
+            if expected[0] == "end":
+                expected = END  # a return value is not for tasks
+            assert same(model.next_answer(), expected)
+            self.was_taken(model, expected)
+
+    @precondition(lambda self: self.owned())
+    @rule(data=st.data(), loop=st.sampled_from(LOOPS))
+    def close_in_a_task(self, data: st.DataObject, loop: Loop) -> None:
+        model = data.draw(st.sampled_from(self.owned()))
+        if len(model.closing) >= 3:
+            return
+        caller = TaskCaller(loop, partial(model.generator.aclose, None), model.was_closed)
+        model.closing.append(caller)
+        if model.is_stuck:
+            assert caller.asleep.wait(LONG)
+        self.has_stopped(model)
+        self.closers_return(model)
+
+    @precondition(lambda self: self.with_tasks())
+    @rule(data=st.data())
+    def cancel_a_task(self, data: st.DataObject) -> None:
+        """G3, G6: one that waits; whatever it would have got is for others, and a stop goes on."""
+        model = data.draw(st.sampled_from(self.with_tasks()))
+        caller = data.draw(st.sampled_from(model.tasks))
+        caller.cancel()
+        answer = model.next_answer if caller in model.waiting else model.close_answer
+        assert answer() == CANCELLED
+        assert caller not in model.waiting + model.closing
+
+    @precondition(lambda self: self.in_step() and self.with_tasks())
+    @rule(data=st.data(), first=st.booleans())
+    def the_source_gives_while_a_task_is_cancelled(self, data: st.DataObject, first: bool) -> None:
+        """G3: it gets the item, or leaves it to others."""
+        model = data.draw(st.sampled_from(self.in_step()))
+        if model.stopped or len(model.waiting) != 1 or not isinstance(model.waiting[0], TaskCaller):
+            return
+        caller, outcome = model.waiting[0], ("value", (model.steps, "raced for"))
+        if first:
+            caller.cancel()
+        model.in_step = False
+        model.tell(lambda: outcome)
+        caller.cancel()
+        model.buffer.append(outcome[1])
+        answer = model.next_answer()
+        if answer != CANCELLED:
+            assert same(answer, outcome)
+            self.was_taken(model, outcome)
+        model.settle()
 
     @precondition(lambda self: self.owned())
     @rule(data=st.data())
@@ -366,6 +450,9 @@ class Machine(RuleBasedStateMachine):
     def in_step(self, *, owned: bool = False) -> list[Model]:
         return [model for model in self.models if model.in_step and (model.bg is not None or not owned)]
 
+    def with_tasks(self) -> list[Model]:
+        return [model for model in self.models if model.tasks]
+
     def next_outcome(self, model: Model) -> Outcome | None:
         """Return what the next next() gives, None if it has to wait."""
         if model.buffer:
@@ -403,9 +490,13 @@ class Machine(RuleBasedStateMachine):
         if not model.stopped:
             model.outcome = outcome
             if model.waiting:  # A8, B2: one gets it, the others end
+                threads = any(isinstance(caller, Caller) for caller in model.waiting)
+                tasks = bool(model.tasks) and outcome[0] == "end"  # which get no return value
                 seen = [model.next_answer() for _ in model.waiting.copy()]
-                assert any(same(one, outcome) for one in seen)
-                assert sum(not same(one, END) for one in seen) == (not same(outcome, END))
+                assert any(same(one, outcome) for one in seen) or tasks
+                others = sum(not same(one, END) for one in seen)
+                assert others == (not same(outcome, END)) or (tasks and not others)
+                assert threads or not tasks or not others
                 model.outcome = None
         model.settle()
         self.closers_return(model)
@@ -418,7 +509,8 @@ class Machine(RuleBasedStateMachine):
             model.outcome = None
             while model.waiting:
                 assert same(model.next_answer(), END)
-            if not model.in_step and not model.ended:
+            if not model.is_stuck and not model.ended:
+                model.in_step = False
                 self.is_closed(model)
 
     def is_closed(self, model: Model) -> None:
@@ -505,7 +597,8 @@ class Machine(RuleBasedStateMachine):
     def there_is_no_thread_too_many(self) -> None:
         """C6, C7: a worker for each source that has not ended, a thread for each call that waits, and nothing else."""
         running = [model for model in self.models if not model.ended]
-        callers = sum(len(model.waiting) + len(model.closing) for model in self.models)
+        calls = [caller for model in self.models for caller in model.waiting + model.closing]
+        callers = sum(isinstance(caller, Caller) for caller in calls)
         assert threading.active_count() == self.others + len(running) + callers
 
     def teardown(self) -> None:
@@ -529,14 +622,18 @@ class Machine(RuleBasedStateMachine):
             self.models.clear()
 
 
-def test_whatever_is_done_in_whatever_order_the_contract_holds() -> None:
-    """A1, A2, A5, A7, A8, A10, B1, B2, C1 to C6, D2, E3, E5: in every sequence of steps that hypothesis thinks of."""
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=40,
-            deadline=None,  # threads make every example slow; it says nothing about the library if the machine is
-            suppress_health_check=[HealthCheck.too_slow],
-        ),
-    )
+def test_whatever_is_done_in_whatever_order_the_contract_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A1, A2, A5, A7, A8, A10, B1, B2, C1 to C6, D2, E3, E5, G1 to G3, G5, G6, H2: in any sequence of steps."""
+    says_when_asleep(monkeypatch)
+    with ExitStack() as loops:
+        for loop in LOOPS:
+            loops.enter_context(loop)
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=40,
+                deadline=None,  # threads make every example slow; it says nothing about the library if the machine is
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
+        )

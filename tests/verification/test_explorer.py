@@ -1,4 +1,4 @@
-"""The channel in every order of its steps (contract A1, A2, A8, B1, B2, C1, C3)."""
+"""The channel in every order of its steps (contract A1, A2, A8, B1, B2, C1, C3, G2, G3, H2)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from verification.explorer import asynchronous
 from verification.explorer.instrument import load_code
 from verification.explorer.scenarios import CIRCLES, FULL, LARGE, QUICK, Circle, Scenario
 from verification.explorer.scheduler import AnyOrder, Priorities, Search, explore, replay, sample
@@ -36,7 +37,7 @@ def verdict(scenario: Scenario | Circle, search: Search) -> str:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("scenario", "preemptions"), PREEMPTIONS, ids=str)
+@pytest.mark.parametrize(("scenario", "preemptions"), PREEMPTIONS + asynchronous.QUICK, ids=str)
 def test_nothing_goes_wrong_in_any_schedule(scenario: Scenario, preemptions: int | None) -> None:
     """Nothing is lost, repeated, reordered or raised twice; nobody is ahead too far, or left asleep."""
     failed = verdict(scenario, explore(scenario(CODE), preemptions))
@@ -51,7 +52,7 @@ def test_who_waits_for_each_other_is_told_and_nobody_else(circle: Circle) -> Non
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("scenario", LARGE, ids=str)
+@pytest.mark.parametrize("scenario", LARGE + asynchronous.LARGE, ids=str)
 def test_nothing_goes_wrong_in_random_schedules(scenario: Scenario) -> None:
     """The same holds where there are more threads, items and places than can be searched to the end."""
     for policy in (AnyOrder, Priorities):
@@ -61,7 +62,7 @@ def test_nothing_goes_wrong_in_random_schedules(scenario: Scenario) -> None:
 
 @pytest.mark.skipif(not LONG_PART, reason="takes long: PREFETCH_EXPLORE=1 runs it")
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("scenario", "preemptions"), FULL, ids=str)
+@pytest.mark.parametrize(("scenario", "preemptions"), FULL + asynchronous.FULL, ids=str)
 def test_nothing_goes_wrong_in_any_schedule_at_all(scenario: Scenario, preemptions: int | None) -> None:
     """The same holds in all schedules, as far as a machine can count them."""
     failed = verdict(scenario, explore(scenario(CODE), preemptions))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from verification.explorer.asynchronous_bugs import ASYNC_BUGS
 from verification.explorer.instrument import Change, load_code
 from verification.explorer.scheduler import explore, replay
 from verification.explorer.seeded_bugs import SEEDED_BUGS, SeededBug
 
 
-@pytest.mark.parametrize("bug", SEEDED_BUGS, ids=str)
+@pytest.mark.parametrize("bug", SEEDED_BUGS + ASYNC_BUGS, ids=str)
 def test_every_seeded_bug_is_found(bug: SeededBug) -> None:
     """A bug put into the channel shows in a schedule with at most two preemptions, and again when it is replayed."""
     tell = bug.scenario(load_code(*bug.changes))

@@ -1,9 +1,10 @@
 """The real code, compiled with a switch point before each access to shared state.
 
-The functions of `_atomic.py` and `_channel.py`, the consumer in `_generator.py` and the worker's loop in `_worker.py`
-become generators: loads and stores of attributes that are written outside a constructor, item stores, steps of a `map`,
-and methods of a queue or a set `yield` first. Nothing else changes. That is finer than the GIL switches and as fine as
-a free-threaded build does, and it is the same on every Python: a schedule found on one can be replayed on another.
+The functions of `_atomic.py` and `_channel.py`, the consumers in `_generator.py` and `_async_consumer.py`, the worker's
+loop in `_worker.py` and the task in `_async_source.py` become generators: loads and stores of attributes that are
+written outside a constructor, item stores, steps of a `map`, and methods of a queue or a set `yield` first; an `await`
+becomes a `yield from`. Nothing else changes. That is finer than the GIL switches and as fine as a free-threaded build
+does, and it is the same on every Python: a schedule found on one can be replayed on another.
 
 Not instrumented: constructors (nobody shares the object yet), what puts an exception in order for who raises it, and
 the counters of `Stats`, on which nothing depends.
@@ -21,29 +22,60 @@ from typing import Any, NamedTuple, TypeVar
 
 import prefetch_generator
 
-from . import primitives
+from . import primitives, tasks
 
 SOURCE = Path(prefetch_generator.__file__).parent
 PARTS = {
     "_generator.py": {"BackgroundGenerator", "next", "_raise_end"},
     "_worker.py": {"produce", "as_raised_by_source"},  # its loop; what comes after it, each scenario says for itself
 }
+ASYNC_PARTS = {
+    "_async_consumer.py": {
+        "AsyncConsumer",
+        "__init__",
+        "__anext__",
+        "_wait_for_news",
+        "_raise_end",
+        "_see_a_stop",
+        "wait_for_end",
+        "_wait",
+    },
+    "_async_source.py": {
+        "_aclose",
+        "_Run",
+        "to_the_end",
+        "_is_stopped",
+        "ring",
+        "_cancel",
+        "_is_current",
+        "_Room",
+        "__init__",
+        "__enter__",
+        "__exit__",
+        "_receive",
+        "wait",
+        "_park",
+    },
+}
 PLAIN = {
     "bool",
+    "get_ident",
     "isinstance",
     "issubclass",
     "make_bell",
     "make_queue",
     "map",
     "min",
+    "monotonic",
     "partial",
     "perf_counter",
     "repeat",
     "SimpleQueue",
 }
 CONTAINERS = {"bells"}  # attributes that are set once, and whose truth value is shared state
-UNSHARED = {"__init__", "_mend_context", "_chain", "call_held"}  # functions that have nothing for others to see
+UNSHARED = {"__init__", "__enter__", "__exit__", "_mend_context", "_chain", "call_held"}  # nothing for others to see
 STATISTICS = {"producer_wait", "consumer_wait"}
+OF_ONE_TASK = {"_turn_ends", "_loop", "_task", "_in_step", "_reader", "heard", "is_its_task"}  # nobody else looks
 
 Node = TypeVar("Node", bound=ast.AST)
 
@@ -64,16 +96,33 @@ class Code(NamedTuple):
     Channel: Callable[[int, object], Any]
     Consumer: type[Any]
     produce: Callable[[Any, Any], primitives.Steps]  # the worker's loop
+    AsyncConsumer: type[Any]
+    AsyncRun: type[Any]  # the worker's loop over an asynchronous source
+    Once: type[Any]
 
 
 def load_code(*changes: Change) -> Code:
     """Compile the channel, its consumer and the worker, with these bugs, into fresh modules."""
-    texts = {name: changed(name, changes) for name in ("_atomic.py", "_channel.py", *PARTS)}
+    texts = {name: changed(name, changes) for name in ("_atomic.py", "_channel.py", *PARTS, *ASYNC_PARTS)}
     trees = {name: reduced(name, text) for name, text in texts.items()}
-    shared = set().union(*map(stored_attributes, trees.values())) | CONTAINERS
-    atomic, channel, consumer, worker = (run_module(name, texts[name], trees[name], shared) for name in texts)
-    channel["Once"], consumer["raise_held"] = atomic["Once"], atomic["raise_held"]
-    return Code(channel["Channel"], consumer["BackgroundGenerator"], worker["produce"])
+    alone = {name: stored_attributes(tree) for name, tree in trees.items()}
+    synchronous = set().union(*(alone[name] for name in texts if name not in ASYNC_PARTS)) | CONTAINERS
+    atomic, channel, consumer, worker, async_consumer, async_source = (
+        run_module(name, texts[name], trees[name], synchronous | alone[name] - OF_ONE_TASK) for name in texts
+    )
+    channel["Once"] = atomic["Once"]
+    consumer["raise_held"] = async_consumer["raise_held"] = atomic["raise_held"]
+    async_consumer.update(tasks.MODELLED)
+    async_source.update(tasks.MODELLED, as_raised_by_source=worker["as_raised_by_source"])
+    async_source["NO_REQUEST"] = channel["NO_REQUEST"]
+    return Code(
+        channel["Channel"],
+        consumer["BackgroundGenerator"],
+        worker["produce"],
+        async_consumer["AsyncConsumer"],
+        async_source["_Run"],
+        atomic["Once"],
+    )
 
 
 def changed(name: str, changes: tuple[Change, ...]) -> str:
@@ -89,13 +138,14 @@ def changed(name: str, changes: tuple[Change, ...]) -> str:
 
 def reduced(name: str, text: str) -> ast.Module:
     """Parse a source file, without what is not explored and what would register another hook for exit or fork."""
-    parts = PARTS.get(name)
+    parts = (PARTS | ASYNC_PARTS).get(name)
     tree = ast.parse(text)
     blocks: list[ast.Module | ast.ClassDef] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
     for block in blocks:
         block.body = [node for node in block.body if belongs(node, parts)]
         if isinstance(block, ast.ClassDef) and parts:
             block.bases = []
+    Synchronous().visit(tree)
     return tree
 
 
@@ -210,6 +260,20 @@ class Instrument(ast.NodeTransformer):
         assert isinstance(loop, ast.While)
         loop.body += node.body
         return [start, loop]
+
+
+class Synchronous(ast.NodeTransformer):
+    """Make a plain function of an `async def`: its calls are stepped through anyway, the awaited ones too."""
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.FunctionDef:
+        self.generic_visit(node)
+        return located(node, ast.FunctionDef(**{field: getattr(node, field) for field in node._fields}))
+
+    def visit_Await(self, node: ast.Await) -> ast.expr:
+        self.generic_visit(node)
+        if not isinstance(node.value, (ast.Call, ast.IfExp)):
+            raise NotImplementedError(f"line {node.lineno}: only a call can be awaited here")
+        return node.value
 
 
 class Fill(ast.NodeTransformer):

@@ -37,10 +37,12 @@ class Current:
 
     local: object  # all that the thread knows, if it has just said so
     workers: dict[int, Any]  # what `source_context` knows of each
+    tasks: dict[int, Any]  # by thread: which of them are tasks
 
     @classmethod
     def restart(cls) -> None:
-        cls.thread, cls.made, cls.values, cls.local, cls.workers = -1, Counter(), {}, None, {}
+        cls.thread, cls.made, cls.values, cls.local = -1, Counter(), {}, None
+        cls.workers, cls.tasks = {}, {}
 
     @classmethod
     def knows_only(cls, turns: int, *local: object) -> None:

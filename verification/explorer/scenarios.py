@@ -29,6 +29,7 @@ class Scenario:
     cancels: int = 0  # close(), a stop event or the collector: each a thread that calls cancel() once
     fails: bool = False  # the source, after its items
     stuck: bool = False  # the source, after its items, until nobody waits for it any more
+    late: bool = False  # the source, before each item, until a cancel() has returned
     impatient: bool = False  # the consumers wait with a timeout first
     pauses: bool = False  # the consumers, after their first item, until the worker has read ahead as far as it may
     unsettled: bool = False  # nobody waits for the worker's thread to be gone (in truth it is waited for for a second)
@@ -44,9 +45,8 @@ class Scenario:
     def __str__(self) -> str:
         words = [f"{self.items} items, max_prefetch {self.max_prefetch}, {self.consumers} consumers"]
         words += [f"{self.cancels} cancels"] if self.cancels else []
-        words += [
-            word for word in ("fails", "stuck", "impatient", "pauses", "unsettled", "dropped") if getattr(self, word)
-        ]
+        flags = ("fails", "stuck", "late", "impatient", "pauses", "unsettled", "dropped")
+        words += [word for word in flags if getattr(self, word)]
         return ", ".join(words)
 
 
@@ -78,11 +78,16 @@ class Run:
         }
         for flag in ("cancelled", "over", "worker_ident", "complete"):
             Current.values[flag] = partial(getattr, self.channel, flag)
-        self.threads: dict[str, Steps] = {"worker": self.work()}
-        self.threads |= {f"consumer {n}": self.consume(self.delivered[n]) for n in range(scenario.consumers)}
-        self.threads |= {f"cancel {n}": self.cancel() for n in range(scenario.cancels)}
+        self.threads = self.make_threads()
+
+    def make_threads(self) -> dict[str, Steps]:
+        scenario = self.scenario
+        threads: dict[str, Steps] = {"worker": self.work()}
+        threads |= {f"consumer {n}": self.consume(self.delivered[n]) for n in range(scenario.consumers)}
+        threads |= {f"cancel {n}": self.cancel() for n in range(scenario.cancels)}
         if scenario.dropped:
-            self.threads["drop"] = self.drop()
+            threads["drop"] = self.drop()
+        return threads
 
     def work(self) -> Steps:
         """Do what `_worker._run` does, as far as the channel is concerned."""
@@ -189,13 +194,22 @@ class Source(Stepping):
         self.pulled_after_cancel += self.run.stopped
         if self.pulled_after_cancel > 1:
             self.run.wrong.append("pulled twice after cancel() had returned")
-        Current.knows_only(self.pulled, items.looks[Current.thread])  # from which follows how much room it knows of
+        Current.knows_only(self.pulled, *self.knowledge())
+        if scenario.late:
+            yield "stopped", "read", "be late", Until(lambda: self.run.stopped)
         if self.pulled <= scenario.items:
             return self.pulled - 1
         if scenario.stuck:
-            yield "source", "read", "be stuck in the source", Until(lambda: self.run.ended == scenario.consumers)
+            yield from self.be_stuck()
         self.over = True
         raise Failed if scenario.fails else End
+
+    def knowledge(self) -> tuple[object, ...]:
+        room: tuple[int, int] = self.run.channel.items.looks[Current.thread]  # from which follows how much it knows of
+        return room
+
+    def be_stuck(self) -> Steps:
+        yield "source", "read", "be stuck in the source", Until(lambda: self.run.ended == self.run.scenario.consumers)
 
     def is_ahead(self) -> bool:
         ahead = len(self.run.delivered[0]) + self.run.scenario.max_prefetch
