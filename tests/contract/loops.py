@@ -128,7 +128,9 @@ class ScopedLoop(Loop):
 
     @property
     def cancelled(self) -> type[BaseException]:
-        kind: type[BaseException] = self._module.Cancelled if not self._backend else self._module.get_cancelled_exc_class()
+        kind: type[BaseException] = (
+            self._module.Cancelled if not self._backend else self._module.get_cancelled_exc_class()
+        )
         return kind
 
     async def turn(self) -> None:

@@ -189,7 +189,15 @@ def test_any_object_is_an_item(loop: Loop) -> None:
     """G2, A1: None, exceptions, awaitables and objects that nobody may look at are ordinary items."""
     with BackgroundGenerator([1]) as other:
         future: object = asyncio.sleep  # not called, let alone awaited
-        items = [None, StopAsyncIteration, StopAsyncIteration(), asyncio.CancelledError(), future, other, HostileToLooks()]
+        items = [
+            None,
+            StopAsyncIteration,
+            StopAsyncIteration(),
+            asyncio.CancelledError(),
+            future,
+            other,
+            HostileToLooks(),
+        ]
 
         async def main() -> list[object]:
             return await rest(aiter(BackgroundGenerator(items)))
