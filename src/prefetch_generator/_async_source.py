@@ -196,6 +196,9 @@ class _Room:
             loop.add_reader(self._near, self._receive)
         except NotImplementedError:  # by the loop that Windows has
             self._reader = loop.create_task(self._read())
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -204,6 +207,9 @@ class _Room:
         else:
             self._closed = True
             self._reader.cancel()
+        self._close()
+
+    def _close(self) -> None:
         self._near.close()
         self._far.close()
 
