@@ -219,7 +219,7 @@ class _Room:
 
     async def _read(self) -> None:
         while not self._closed:
-            # All tasks are cancelled when one has raised KeyboardInterrupt, but the source waits for room to hear of it.
+            # One task's KeyboardInterrupt has all tasks cancelled, but the source waits for room to hear of it.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.get_running_loop().sock_recv(self._near, 1)
                 self._granted.set()

@@ -17,7 +17,6 @@ from prefetch_generator._channel import NO_REQUEST
 from tests.helpers import GIL, LONG, ended, in_thread, posix
 
 from .async_support import Awaiting, Pausing, all_of, by_loops, by_steps, counting, every_way, stop
-from .support import counting as plain_counting
 from .support import run_with_ctrl_c
 
 Numbers = BackgroundGenerator[int]
@@ -96,7 +95,7 @@ def test_a_source_that_iterates_its_own_generator_is_told(how: str) -> None:
         elif how == "anext":
             yield await anext(aiter(numbers))
         else:
-            yield await asyncio.create_task(aiter(numbers).__anext__())
+            yield (await asyncio.gather(aiter(numbers).__anext__()))[0]
 
     numbers = BackgroundGenerator(source(), 1)
     given.put(numbers)
@@ -105,9 +104,11 @@ def test_a_source_that_iterates_its_own_generator_is_told(how: str) -> None:
         next(numbers)
 
 
-@pytest.mark.parametrize("links", [("async for", "async for"), ("async for", "for"), ("async for", "sync"), ("for", "for")])
+@pytest.mark.parametrize(
+    "links", [("async for", "async for"), ("async for", "for"), ("async for", "sync"), ("for", "for")]
+)
 def test_a_circle_is_told(links: tuple[str, str]) -> None:
-    """H2, A10: two sources that iterate each other's generators, through `async for` or `for`: one gets RuntimeError."""
+    """H2, A10: two sources that iterate each other's generators, by `async for` or `for`: one gets RuntimeError."""
     given: list[SimpleQueue[Numbers]] = [SimpleQueue(), SimpleQueue()]
 
     async def asynchronous(me: int, *, blocking: bool) -> AsyncIterator[int]:
@@ -276,7 +277,7 @@ def test_several_consumers_share_one() -> None:
     async def consume() -> list[int]:
         return [number async for number in numbers]
 
-    parts = [in_thread(lambda: all_of(numbers)), in_thread(lambda: asyncio.run(consume()))] * 1
+    parts = [in_thread(lambda: all_of(numbers)), in_thread(lambda: asyncio.run(consume()))]
     parts += [in_thread(lambda: all_of(numbers)), in_thread(lambda: asyncio.run(consume()))]
     assert sorted(number for part in parts for number in part.get(timeout=LONG)) == list(range(400))
 
@@ -384,8 +385,9 @@ def test_a_fork_leaves_the_parents_alone(state: str) -> None:
             ready.set()
             await event.wait()
 
+        may = "{state}" == "waits for room"
         parent, inside, ready, shared = os.getpid(), threading.Event(), threading.Event(), StopEvent()
-        numbers = BackgroundGenerator(source(), 1 if "{state}" == "waits for room" else 0, stop_event=shared)
+        numbers = BackgroundGenerator(source(), 1 if may else 0, stop_event=shared)
         assert next(numbers) == 0
         if "{state}" == "in a step":
             ready.wait()
@@ -396,7 +398,7 @@ def test_a_fork_leaves_the_parents_alone(state: str) -> None:
             except RuntimeError as error:
                 say("refused", "before fork" in str(error))
             say("close", numbers.close(None))
-            say("new", list(BackgroundGenerator(source(), 2, name="new"))[:2] if "{state}" == "waits for room" else "")
+            say("new", list(BackgroundGenerator(source(), 2, name="new"))[:2] if may else "")
             shared.set()
             del numbers
             gc.collect()
@@ -417,7 +419,7 @@ def test_a_fork_leaves_the_parents_alone(state: str) -> None:
 
 
 def test_trio_objects_are_refused() -> None:
-    """H4: trio sources are refused: an object of trio's by the constructor, with a TypeError, an `async def` by trio."""
+    """H4: trio sources are refused: an object of trio's with a TypeError; in an `async def`, trio's calls raise."""
     trio = pytest.importorskip("trio")
     send, receive = trio.open_memory_channel(1)
     before = threading.active_count()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
 from queue import SimpleQueue
 from types import TracebackType
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,14 @@ def test_an_asynchronous_generator_gives_its_items_in_order(max_prefetch: int, t
 @by_loops
 def test_any_object_is_an_item(take_all: Callable[[BackgroundGenerator[object]], list[object]]) -> None:
     """H1, A1: None, exceptions, what can be awaited or iterated: each is an ordinary item."""
-    items = [None, StopAsyncIteration(), asyncio.CancelledError, counting(1), BackgroundGenerator([]), Steps(1)]
+    items: list[object] = [
+        None,
+        StopAsyncIteration(),
+        asyncio.CancelledError,
+        counting(1),
+        BackgroundGenerator([]),
+        Steps(1),
+    ]
 
     async def source() -> AsyncIterator[object]:
         for item in items:
@@ -393,7 +401,7 @@ def test_an_open_task_group_does_not_turn_a_stop_into_a_failure(where: str, take
 def test_a_timeout_may_stay_open_across_a_yield(take: Take) -> None:
     """H1, B1: `asyncio.timeout` across a `yield` runs out while the consumer idles: TimeoutError, in its place."""
     pausing = Pausing()
-    timeouts: list[asyncio.Timeout] = []
+    timeouts: list[Any] = []
 
     async def source() -> AsyncIterator[int]:
         async with asyncio_3_11.timeout(None) as timeout:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sys
 import textwrap
 import threading
@@ -537,10 +536,11 @@ def test_a_stray_task_is_cancelled_at_the_end(stray: str) -> None:
                 raise
 
     async def source() -> AsyncIterator[int]:
-        _kept = asyncio.create_task(never_ends())
+        kept = asyncio.create_task(never_ends())
         yield 0
         await asyncio.sleep(0)
         yield 1
+        assert not kept.done()
 
     numbers = BackgroundGenerator(source())
     assert list(numbers) == [0, 1]
@@ -605,11 +605,11 @@ def test_nothing_is_leaked() -> None:
 
     cycle(20)
     gc.collect()
-    before = len(os.listdir(descriptors)), threading.active_count()
+    before = len([*descriptors.iterdir()]), threading.active_count()
     objects = sum(isinstance(one, asyncio.AbstractEventLoop) for one in gc.get_objects())
     cycle(250)
     gc.collect()
-    assert (len(os.listdir(descriptors)), threading.active_count()) == before
+    assert (len([*descriptors.iterdir()]), threading.active_count()) == before
     assert sum(isinstance(one, asyncio.AbstractEventLoop) for one in gc.get_objects()) <= objects
 
 
