@@ -233,6 +233,23 @@ def test_a_chain_that_waits_for_room_stops_as_one(how: str, around: Around, no_c
     assert said.empty()
 
 
+@pytest.mark.parametrize("around", [by_async_for, by_plain_for, by_a_synchronous_source])
+def test_a_stop_of_both_at_once_is_not_the_end_of_the_data(around: Around) -> None:
+    """H2, C8, D2: one event stops a source and the generator it waits for, which it sees end first; again and again."""
+    for _ in range(20):
+        shared, source, said = StopEvent(), Awaiting(), SimpleQueue[Any]()
+        inner = BackgroundGenerator(source.items(), 1, stop_event=shared)
+        outer = BackgroundGenerator(around(inner, said), 1, stop_event=shared)
+        del inner
+        assert next(outer) == 0
+        assert source.inside.wait(LONG)
+        shared.set()
+        thread = said.get(timeout=LONG)
+        assert isinstance(thread, threading.Thread), thread
+        assert outer.close(LONG) is True
+        assert ended(source.closed)
+
+
 def test_the_clean_up_may_use_another_generator() -> None:
     """H2, C8: told once, a source may take from another generator in its clean-up, either way."""
     awaiting, got = Awaiting(), list[int]()
