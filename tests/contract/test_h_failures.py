@@ -161,6 +161,7 @@ def test_what_ends_the_loop_from_one_of_its_tasks_is_raised(
         try:
             yield 0
             task = asyncio.create_task(raising(kind))
+            task.add_done_callback(asyncio.Task.exception)  # else asyncio logs, perhaps when the thread has gone
             yield 1
             if awaited:
                 await task
