@@ -7,10 +7,13 @@ has started go on meanwhile. A stop cancels the step in progress; between two st
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
+import inspect
 import socket
-from collections.abc import AsyncIterable
-from itertools import repeat
+import sys
+from collections.abc import AsyncIterable, Awaitable, Coroutine
+from itertools import islice
 from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -41,13 +44,21 @@ def _produce(channel: Channel[Any], source: Any) -> BaseException | None:
     outcome: Once[BaseException] = Once()
     context = source_context(get_ident())
     assert context is not None  # noqa: S101 - for the type checkers: this is a worker's thread
-    asyncio.run(_Run(channel, source, outcome, context).to_the_end())
+    _run(_Run(channel, source, outcome, context).to_the_end())
     return next(outcome.take)
 
 
 def _close(source: Any) -> None:
     """Close a source that the task could not close, because what failed was not the source but what runs it."""
-    asyncio.run(_aclose(source))
+    _run(_aclose(source))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        asyncio.run(main)
+    finally:
+        if inspect.getcoroutinestate(main) == inspect.CORO_CREATED:  # there was no loop to be had
+            main.close()  # else it would warn that nobody has awaited it
 
 
 async def _aclose(source: Any) -> None:
@@ -56,11 +67,24 @@ async def _aclose(source: Any) -> None:
         await aclose()
 
 
-async def _throw(source: Any, error: BaseException) -> Any:
-    athrow = getattr(source, "athrow", None)
-    if athrow is None:
-        raise error
-    return await athrow(error)
+def _as_outcome(failure: BaseException) -> BaseException:
+    """Return what a source has raised in the function that handles it, as the consumer is to see it."""
+    if not issubclass(type(failure), StopIteration):
+        return as_raised_by_source(failure)
+    # Of an `__anext__` that is no coroutine. Forwarded as it is, it would be the end of the data.
+    error = RuntimeError("the source raised StopIteration")
+    error.__cause__ = as_raised_by_source(failure)
+    return error
+
+
+def _is_exit(failure: BaseException) -> bool:
+    """Return whether it is the GeneratorExit that has closed the source, perhaps out of a task group that was open."""
+    # Such a group takes it for a failure like any other. Python 3.10 has none, but anyio has.
+    here = builtins if sys.version_info >= (3, 11) else sys.modules.get("exceptiongroup")
+    group: Any = getattr(here, "BaseExceptionGroup", ())
+    if issubclass(type(failure), group):
+        return all(map(_is_exit, group.exceptions.__get__(failure)))
+    return issubclass(type(failure), GeneratorExit)
 
 
 class _Run(Bell):
@@ -80,8 +104,11 @@ class _Run(Bell):
     async def to_the_end(self) -> None:
         """Step the source until it ends or is stopped; close it if it is stopped. Hold the outcome."""
         self._loop = asyncio.get_running_loop()
-        self._task: Any = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checkers: it runs this
+        self._task = task
         self._context.is_its_task = self._is_current
+        self._context.coroutine = task.get_coro()
         _kept = self._context.stop.listen(self)
         with _Room(self._channel) as room:
             if await self._is_stopped(room):
@@ -90,7 +117,7 @@ class _Run(Bell):
                     await _aclose(self._source)
                     self._outcome.hold(StopIteration())
                 except BaseException as failure:
-                    self._outcome.hold(as_raised_by_source(failure))
+                    self._outcome.hold(StopIteration() if _is_exit(failure) else _as_outcome(failure))
 
     async def _is_stopped(self, room: _Room) -> bool:
         """Step the source until it is stopped, or has an outcome."""
@@ -103,19 +130,30 @@ class _Run(Bell):
             try:
                 # What has cancelled this task between two steps was meant for the source: a task group that is open
                 # across a `yield` does so when one of its tasks fails.
-                put(await (anext(source) if thrown is None else _throw(source, thrown)))
+                put(await (anext(source) if thrown is None else self._throw(thrown)))
             except StopAsyncIteration:
                 self._outcome.hold(StopIteration())
                 return False
             except BaseException as failure:
-                if self._context.heard and issubclass(type(failure), (asyncio.CancelledError, GeneratorExit)):
+                cancelled = issubclass(type(failure), asyncio.CancelledError)
+                if self._context.heard and (cancelled or _is_exit(failure)):
                     return True
-                self._outcome.hold(as_raised_by_source(failure))
+                self._outcome.hold(_as_outcome(failure))
                 return False
             finally:
                 self._in_step = False
             if channel.bells:
                 channel.ring()
+
+    def _throw(self, cancellation: BaseException) -> Awaitable[Any]:
+        athrow: Any = getattr(self._source, "athrow", None)
+        if athrow is not None:
+            return athrow(cancellation)  # type: ignore[no-any-return]  # an asynchronous generator has it
+        # An iterator without a `yield` to throw it at: it comes at the first `await` of the next step, and counts once.
+        if sys.version_info >= (3, 11):
+            self._task.uncancel()
+        self._task.cancel(*cancellation.args)
+        return anext(self._source)
 
     def ring(self, _: object = None) -> None:
         """Have the step in progress cancelled. Never waits."""
@@ -141,7 +179,7 @@ class _Room:
     So nobody ever sends to a socket that is full or closed.
     """
 
-    __slots__ = ("_channel", "_far", "_granted", "_near", "_reader")
+    __slots__ = ("_channel", "_closed", "_far", "_granted", "_near", "_reader")
 
     def __init__(self, channel: Channel[Any]) -> None:
         self._channel = channel
@@ -150,6 +188,7 @@ class _Room:
         self._near.setblocking(False)
         self._far.setblocking(False)
         self._reader: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -157,13 +196,20 @@ class _Room:
             loop.add_reader(self._near, self._receive)
         except NotImplementedError:  # by the loop that Windows has
             self._reader = loop.create_task(self._read())
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._reader is None:
             asyncio.get_running_loop().remove_reader(self._near)
         else:
+            self._closed = True
             self._reader.cancel()
+        self._close()
+
+    def _close(self) -> None:
         self._near.close()
         self._far.close()
 
@@ -172,9 +218,11 @@ class _Room:
         self._granted.set()
 
     async def _read(self) -> None:
-        while True:
-            await asyncio.get_running_loop().sock_recv(self._near, 1)
-            self._granted.set()
+        while not self._closed:
+            # One task's KeyboardInterrupt has all tasks cancelled, but the source waits for room to hear of it.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().sock_recv(self._near, 1)
+                self._granted.set()
 
     async def wait(self) -> BaseException | None:
         """Wait until there is room, or the channel is cancelled; return what has cancelled this task meanwhile."""
@@ -195,7 +243,9 @@ class _Room:
         thrown = None
         started = perf_counter()
         self._granted.clear()
-        channel.wake_worker = map(self._far.send, repeat(b"\0", 1))
+        grant: Once[bytes] = Once()  # `repeat(b"\0", 1)` gives two, now and then, to two threads without the GIL
+        grant.hold(b"\0")
+        channel.wake_worker = map(self._far.send, filter(None, islice(grant.take, 1)))
         if channel.items.qsize() < channel.max_prefetch or channel.cancelled:
             next(channel.wake_worker, None)
         while not self._granted.is_set():

@@ -174,6 +174,8 @@ class Worker:
         generator, and that knows.
         """
         frame = getattr(self.source, "ag_frame", None)  # of an asynchronous generator: not on the stack while it awaits
+        if frame is None:
+            frame = _awaiting(source_context(self.channel.worker_ident))
         if frame is not None:
             return f"at {frame.f_code.co_filename}, line {frame.f_lineno}"
         for _ in range(1000):  # without the GIL the source may run on meanwhile, and the walk miss the way out
@@ -189,14 +191,27 @@ def is_ours(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
 
 
+def _awaiting(context: SourceContext | None) -> FrameType | None:
+    """Return the outermost frame that is not ours of what this source awaits; None if it awaits nothing."""
+    awaited = getattr(context, "coroutine", None)
+    while awaited is not None:
+        frame: FrameType | None = getattr(awaited, "cr_frame", None)
+        if frame is not None and not is_ours(frame):
+            return frame
+        awaited = getattr(awaited, "cr_await", None)
+    return None
+
+
 _NOT_PYTHON = "in code that is not Python"
 
 
 def _place_of(ident: int) -> str | None:
     """Return the place that this worker's thread is at; None if it is on the move."""
     place = ""
+    context = source_context(ident)
+    bottom = _run.__code__, getattr(getattr(context, "coroutine", None), "cr_code", None)
     frame = sys._current_frames().get(ident)
-    while frame is not None and frame.f_code is not _run.__code__:
+    while frame is not None and frame.f_code not in bottom:
         if not is_ours(frame):
             place = f"at {frame.f_code.co_filename}, line {frame.f_lineno}"
         frame = frame.f_back
@@ -204,7 +219,7 @@ def _place_of(ident: int) -> str | None:
         return None
     if place:
         return place
-    waits_for = getattr(source_context(ident), "waits_for", None)
+    waits_for = getattr(context, "waits_for", None)
     return _place_of(waits_for[0].worker_ident) if waits_for else _NOT_PYTHON
 
 

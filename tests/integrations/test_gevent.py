@@ -247,3 +247,20 @@ def test_half_a_patch_is_refused_at_once(patched_first: bool) -> None:
     out, err = python("-c", "\n".join([*(lines if patched_first else lines[::-1]), textwrap.dedent(script)]))
     assert out == "gevent must have patched both of _thread and threading, or none: it has patched one\n"
     assert err == ""
+
+
+def test_an_asynchronous_source_is_refused_where_threads_are_greenlets() -> None:
+    """E7, H1: the constructor raises at once: such a source needs a thread of its own for its loop."""
+    script = """
+        async def source():
+            yield 0
+
+        try:
+            prefetch_generator.BackgroundGenerator(source())
+        except RuntimeError as error:
+            print(error)
+        print(*prefetch_generator.BackgroundGenerator("abc"))
+    """
+    said = "an asynchronous iterable needs a thread of its own, and gevent has patched threading\na b c\n"
+    for order in ORDERS["patched, then imported"], ORDERS["imported, then patched"]:
+        assert python("-c", "\n".join([*order, textwrap.dedent(script)])) == (said, "")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 
 from typing_extensions import Self, assert_type
 
@@ -183,6 +183,53 @@ def methods(reader: Reader) -> None:
     assert_type(reader.static_method(), BackgroundGenerator[int])
     assert_type(Reader.static_method(size=2), BackgroundGenerator[int])
     assert_type(Reader.deep_static_method(2), BackgroundGenerator[int])
+
+
+# --- asynchronous sources ---------------------------------------------------------------------------------------------
+
+
+@background
+async def pages(url: str, *, size: int = 1) -> AsyncIterator[bytes]:
+    yield b""
+
+
+@background(max_prefetch=3)
+async def deep_pages(url: str) -> AsyncGenerator[bytes, None]:
+    yield b""
+
+
+@background
+def stream(url: str) -> AsyncIterable[bytes]:
+    raise NotImplementedError
+
+
+@background()
+def either(url: str) -> Iterable[str] | AsyncIterable[str]:
+    return url
+
+
+class Client:
+    @background
+    async def pages(self, size: int) -> AsyncIterator[bytes]:
+        yield b""
+
+    @staticmethod
+    @background
+    async def numbers(size: int = 1) -> AsyncIterator[int]:
+        yield size
+
+
+def asynchronous_sources(iterator: AsyncIterator[int], iterable: AsyncIterable[str], client: Client) -> None:
+    assert_type(BackgroundGenerator(iterator), BackgroundGenerator[int])
+    assert_type(BackgroundGenerator(iterable, max_prefetch=0, name="n"), BackgroundGenerator[str])
+    assert_type(pages("a", size=2), BackgroundGenerator[bytes])
+    assert_type(deep_pages("a"), BackgroundGenerator[bytes])
+    assert_type(stream("a"), BackgroundGenerator[bytes])
+    assert_type(either("a"), BackgroundGenerator[str])
+    assert_type(client.pages(1), BackgroundGenerator[bytes])
+    assert_type(Client.numbers(size=2), BackgroundGenerator[int])
+    for page in pages("a"):
+        assert_type(page, bytes)
 
 
 # --- stop events and the version --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ both checkers are told to report.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 from prefetch_generator import BackgroundGenerator, BackgroundIterable, Stats, StopEvent, background
 
@@ -110,6 +110,25 @@ background(max_prefetch=None)  # type: ignore[call-overload]
 background(max_size=8)  # type: ignore[call-overload]
 background()(no_iterable)  # type: ignore[arg-type]
 background()(coroutine)  # type: ignore[arg-type]
+
+# --- asynchronous sources ---------------------------------------------------------------------------------------------
+
+
+@background
+async def pages(url: str) -> AsyncIterator[bytes]:
+    yield b""
+
+
+async def gives_an_iterable() -> AsyncIterable[int]:
+    raise NotImplementedError
+
+
+pages()  # type: ignore[call-arg]
+pages(1)  # type: ignore[arg-type]
+background(gives_an_iterable)  # type: ignore[arg-type]
+background(max_prefetch=2)(gives_an_iterable)  # type: ignore[arg-type]
+BackgroundGenerator(coroutine())  # type: ignore[arg-type]
+BackgroundGenerator(coroutine)  # type: ignore[arg-type]
 
 # --- iterables --------------------------------------------------------------------------------------------------------
 
