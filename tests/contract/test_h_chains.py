@@ -17,7 +17,7 @@ from prefetch_generator._channel import NO_REQUEST
 from tests.helpers import GIL, LONG, ended, in_thread, posix
 
 from .async_support import Awaiting, Pausing, all_of, by_loops, by_steps, counting, every_way, stop
-from .support import run_with_ctrl_c
+from .support import run_program
 
 Numbers = BackgroundGenerator[int]
 Around = Callable[[Numbers, SimpleQueue[Any]], Any]
@@ -383,6 +383,7 @@ def test_it_looks_as_any_other() -> None:
 def test_a_fork_leaves_the_parents_alone(state: str) -> None:
     """H2, E1: in the child next() raises and close() returns, both at once; new generators work; the parent goes on."""
     script = f"""
+        import gc
         import asyncio, logging
 
         # With `-X dev` asyncio logs a step that takes 0.1 s, as one may on a busy machine.
@@ -428,7 +429,7 @@ def test_a_fork_leaves_the_parents_alone(state: str) -> None:
             go()
         say(sum(numbers) == sum(range(1, 200)))
     """
-    out, err = run_with_ctrl_c(script, 0, *DEPRECATED)
+    out, err = run_program(script, *DEPRECATED)
     assert err == ""
     said = ["refused True", "close True", "child 0", "closed in the parent True", "True"]
     assert [line for line in out if line in said] == said

@@ -10,15 +10,12 @@ import pytest
 
 from tests.helpers import posix, python
 
-from .support import run_to_its_exit
+from .support import program, run_program
 
 AWAITS = """
 import asyncio, logging
 
 logging.getLogger("asyncio").setLevel("ERROR")  # with `-X dev` it logs a step that takes 0.1 s
-
-def say(*words):
-    os.write(1, (" ".join(words) + "\\n").encode())
 
 async def awaits(name):
     try:
@@ -51,7 +48,7 @@ def begin(*sources):
 
 def exit_of(script: str) -> tuple[list[str], str]:
     """Run the script, after the prologues, to its exit."""
-    return run_to_its_exit(AWAITS + textwrap.dedent(script))
+    return run_program(AWAITS + textwrap.dedent(script))
 
 
 # H2
@@ -105,9 +102,7 @@ def test_at_exit_a_clean_up_that_hangs_delays_nothing_further() -> None:
 def test_at_the_end_of_a_child_it_is_told(method: str, tmp_path: Path) -> None:
     """H2, C7: the same at the end of a process that `multiprocessing` started."""
     script = f"""
-import multiprocessing, os, threading
-from prefetch_generator import BackgroundGenerator
-inside = threading.Semaphore(0)
+import multiprocessing
 {AWAITS}
 def job():
     global kept
@@ -121,6 +116,6 @@ if __name__ == "__main__":
     say("exit code", str(process.exitcode))
 """
     path = tmp_path / "script.py"
-    path.write_text(script, encoding="utf-8")
+    path.write_text(program(script), encoding="utf-8")
     out, err = python(str(path))
     assert (sorted(out.splitlines()), err) == (["exit code 0", "one cancelled", "one closed", "two closed"], "")

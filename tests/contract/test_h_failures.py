@@ -20,7 +20,7 @@ import pytest
 
 from prefetch_generator import BackgroundGenerator, NotReadyError, _async_source
 from tests.helpers import GIL, LONG, PACKAGE, ended
-from tests.interrupts.machine import At, Event, Strike, every_event, every_strike, join_workers, one_after_the_other
+from tests.interrupts.machine import At, Strike, join_workers, one_after_the_other
 
 from .async_support import Awaiting, Closable, Pausing, Steps, by_loops, by_steps, counting
 from .support import Fail, alive, alone, from_another, from_none, is_freed, while_handling_another, while_handling_two
@@ -285,20 +285,20 @@ def test_items_are_not_kept(
 def test_a_strike_anywhere_in_next_loses_nothing(max_prefetch: int) -> None:
     """H2, B4: next() struck wherever CPython runs signal handlers, and called again: nothing is lost or repeated."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         numbers = BackgroundGenerator(counting(4), max_prefetch)
         got: list[int] = []
-        with strike(0):
+        with At("poll", n) as at:
             while len(got) < 4:
                 with contextlib.suppress(Strike):
                     got.append(next(numbers))
         assert got == [0, 1, 2, 3]
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
-@every_event
-def test_an_exception_anywhere_in_next_hangs_nothing(event: Event) -> None:
+def test_an_exception_anywhere_in_next_hangs_nothing() -> None:
     """H2, B4: between any two instructions, where a request of the worker is granted too: one item at most is lost."""
 
     def scenario(n: int) -> At:
@@ -306,7 +306,7 @@ def test_an_exception_anywhere_in_next_hangs_nothing(event: Event) -> None:
         numbers = BackgroundGenerator(pausing.items(), 1, name="traced")
         got = [next(numbers)]
         pausing.while_it_waits_for_room(lambda: None)
-        with At(event, n) as at:
+        with At("opcode", n) as at:
             while len(got) < 5:
                 with contextlib.suppress(Strike):
                     got.append(next(numbers))
@@ -320,8 +320,7 @@ def test_an_exception_anywhere_in_next_hangs_nothing(event: Event) -> None:
     one_after_the_other(scenario, 20)
 
 
-@every_event
-def test_an_exception_anywhere_in_close_leaves_it_closable(event: Event) -> None:
+def test_an_exception_anywhere_in_close_leaves_it_closable() -> None:
     """H2, B4, C1: close() can be called again, whatever struck it: in a step, the source is cancelled once."""
 
     def scenario(n: int) -> At:
@@ -329,7 +328,7 @@ def test_an_exception_anywhere_in_close_leaves_it_closable(event: Event) -> None
         numbers = BackgroundGenerator(source.items(), 1, name="traced")
         assert next(numbers) == 0
         assert source.inside.wait(LONG)
-        with At(event, n) as at, contextlib.suppress(Strike):
+        with At("opcode", n) as at, contextlib.suppress(Strike):
             numbers.close()
         assert numbers.close(LONG) is True
         assert ended(source.closed)
@@ -341,14 +340,13 @@ def test_an_exception_anywhere_in_close_leaves_it_closable(event: Event) -> None
     one_after_the_other(scenario, 20)
 
 
-@every_event
-def test_an_exception_anywhere_in_the_constructor_leaves_no_worker(event: Event) -> None:
+def test_an_exception_anywhere_in_the_constructor_leaves_no_worker() -> None:
     """H2, B4: a struck constructor leaves no worker, and a source that has not begun, or is closed."""
 
     def scenario(n: int) -> At:
         source = Closable(9)
         numbers = None
-        with At(event, n) as at, contextlib.suppress(Strike):
+        with At("opcode", n) as at, contextlib.suppress(Strike):
             numbers = BackgroundGenerator(source, name="traced")
         assert (numbers is None) == at.struck()
         if numbers is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 import pytest
 
 from prefetch_generator import BackgroundGenerator
-from tests.interrupts.machine import At, Strike, every_strike
+from tests.interrupts.machine import At, Strike, one_after_the_other
 
 # G2
 
@@ -18,18 +17,20 @@ from tests.interrupts.machine import At, Strike, every_strike
 def test_a_strike_anywhere_in_anext_loses_nothing() -> None:
     """G2: as with `next()` (B4), every item arrives once and in order, wherever a signal handler raises in `anext`."""
 
-    async def consume(numbers: BackgroundGenerator[int], strike: Callable[[int], At]) -> list[int]:
+    async def consume(numbers: BackgroundGenerator[int], at: At) -> list[int]:
         got: list[int] = []
         items = aiter(numbers)
-        with strike(0):
+        with at:
             while len(got) < 4:
                 with contextlib.suppress(Strike):
                     got.append(await anext(items))
         return got
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
         with BackgroundGenerator(range(4), 0) as numbers:
             numbers._worker.ended.wait()
-            assert asyncio.run(consume(numbers, strike)) == [0, 1, 2, 3]
+            at = At("poll", n)
+            assert asyncio.run(consume(numbers, at)) == [0, 1, 2, 3]
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
