@@ -49,7 +49,11 @@ class AsyncConsumer(AsyncIterator[T_co]):
                 generator._refuse()
             while True:
                 if monotonic() >= self._turn_ends:
-                    await make_bell().give_turn()
+                    bell = make_bell()
+                    # Before it too: one that is cancelled was a turn as well. Else a task that always has less time
+                    # than a turn takes would never get an item, though they are ready.
+                    self._turn_ends = monotonic() + _TURN
+                    await bell.give_turn()
                     self._turn_ends = monotonic() + _TURN
                 over = channel.over  # before the look at the buffer: over and then empty is over for good
                 try:
@@ -63,8 +67,7 @@ class AsyncConsumer(AsyncIterator[T_co]):
                             return item
                 except Empty:
                     pass
-                if await _wait_for_news(channel, worker, over):
-                    self._turn_ends = monotonic() + _TURN
+                self._turn_ends = await _wait_for_news(channel, worker, over, self._turn_ends)
         except BaseException:
             del self, generator  # else whoever keeps the traceback would keep the generator running
             raise
@@ -73,12 +76,13 @@ class AsyncConsumer(AsyncIterator[T_co]):
         return f"<asynchronous iterator of {self._generator!r}>"
 
 
-async def _wait_for_news(channel: Channel[Any], worker: Worker, over: bool) -> bool:
-    """Sleep until there is an item or an end to take; raise the end if there is one. Return False if it came first."""
+async def _wait_for_news(channel: Channel[Any], worker: Worker, over: bool, turn_ends: float) -> float:
+    """Sleep until there is an item or an end to take; raise the end if there is one. Return when the turn ends."""
     # Here and not in `__anext__`, for whoever keeps the traceback of what strikes a sleeper keeps these frames.
     if over or channel.cancelled:
         await _raise_end(channel, worker)
-    return await _wait(channel, channel.has_news)
+    slept = await _wait(channel, channel.has_news)
+    return monotonic() + _TURN if slept else turn_ends
 
 
 async def _raise_end(channel: Channel[Any], worker: Worker) -> NoReturn:
@@ -215,7 +219,9 @@ def make_bell() -> AsyncioBell | TrioBell:
     asyncio, trio = map(sys.modules.get, ("asyncio", "trio"))
     loop = None
     if asyncio is not None:
-        running = getattr(asyncio, "_get_running_loop", None)  # not there yet, if another thread is importing it just now
+        running = getattr(
+            asyncio, "_get_running_loop", None
+        )  # not there yet, if another thread is importing it just now
         loop = running and running()
         if loop is not None and (trio is None or asyncio.current_task(loop) is not None):
             return AsyncioBell(loop)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import pytest
@@ -81,7 +82,7 @@ class Loop:
         """Return what the function returns, in a list; an empty one if it took too long."""
         try:
             return [await asyncio.wait_for(function(), seconds)]
-        except asyncio.TimeoutError:  # noqa: UP041 - in 3.10 another one
+        except asyncio.TimeoutError:
             return []
 
     async def together(self, *functions: Main[Any]) -> list[Any]:
@@ -97,6 +98,15 @@ class Loop:
                 return
             await self.turn()
         raise AssertionError("the tasks do not fall asleep")
+
+    async def feed(self, numbers: BackgroundGenerator[Any], gate: SimpleQueue[int], n: int) -> None:
+        """Let n items through the gate of the source, one by one, each when a task sleeps for it."""
+        for number in range(n):
+            await self.asleep(numbers)
+            delivered = numbers.stats.delivered
+            gate.put(number)
+            while numbers.stats.delivered == delivered:
+                await self.turn()
 
 
 class LoopWithTimeouts(Loop):
@@ -128,7 +138,9 @@ class ScopedLoop(Loop):
 
     @property
     def cancelled(self) -> type[BaseException]:
-        kind: type[BaseException] = self._module.Cancelled if not self._backend else self._module.get_cancelled_exc_class()
+        kind: type[BaseException] = (
+            self._module.Cancelled if not self._backend else self._module.get_cancelled_exc_class()
+        )
         return kind
 
     async def turn(self) -> None:
@@ -154,9 +166,10 @@ class ScopedLoop(Loop):
             yield start
 
     async def within(self, seconds: float, function: Main[T]) -> list[T]:
+        got: list[T] = []
         with self._module.move_on_after(seconds):
-            return [await function()]
-        return []
+            got.append(await function())
+        return got
 
 
 def _installed(loop: Loop, *needed: str) -> Any:
