@@ -13,12 +13,11 @@ import inspect
 import socket
 import sys
 from collections.abc import AsyncIterable, Awaitable, Coroutine
-from itertools import islice
 from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from prefetch_generator._atomic import Once
+from prefetch_generator._atomic import Once, given_once
 from prefetch_generator._bell import Bell, threads_are_greenlets
 from prefetch_generator._channel import NO_REQUEST, Channel
 from prefetch_generator._stop import SourceContext, source_context
@@ -243,9 +242,7 @@ class _Room:
         thrown = None
         started = perf_counter()
         self._granted.clear()
-        grant: Once[bytes] = Once()  # `repeat(b"\0", 1)` gives two, now and then, to two threads without the GIL
-        grant.hold(b"\0")
-        channel.wake_worker = map(self._far.send, filter(None, islice(grant.take, 1)))
+        channel.wake_worker = map(self._far.send, given_once(b"\0"))
         if channel.items.qsize() < channel.max_prefetch or channel.cancelled:
             next(channel.wake_worker, None)
         while not self._granted.is_set():

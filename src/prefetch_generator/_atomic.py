@@ -44,6 +44,16 @@ class Once(Generic[T]):
         return self._held.get("it")
 
 
+def given_once(value: T) -> Iterator[T]:
+    """Return an iterator that gives `value`, which is true, once, however many threads ask for it at the same time.
+
+    Without the GIL, `repeat(value, 1)` may give it twice.
+    """
+    once = Once[T]()
+    once.hold(value)
+    return filter(None, islice(once.take, 1))
+
+
 def raise_held(held: Once[BaseException]) -> None:
     """Raise the exception that is held, if there still is one, with the `__context__` that it has.
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import pytest
@@ -98,6 +99,15 @@ class Loop:
             await self.turn()
         raise AssertionError("the tasks do not fall asleep")
 
+    async def feed(self, numbers: BackgroundGenerator[Any], gate: SimpleQueue[int], n: int) -> None:
+        """Let n items through the gate of the source, one by one, each when a task sleeps for it."""
+        for number in range(n):
+            await self.asleep(numbers)
+            delivered = numbers.stats.delivered
+            gate.put(number)
+            while numbers.stats.delivered == delivered:
+                await self.turn()
+
 
 class LoopWithTimeouts(Loop):
     """asyncio, with the timeouts of 3.11 and later."""
@@ -156,9 +166,10 @@ class ScopedLoop(Loop):
             yield start
 
     async def within(self, seconds: float, function: Main[T]) -> list[T]:
+        got: list[T] = []
         with self._module.move_on_after(seconds):
-            return [await function()]
-        return []
+            got.append(await function())
+        return got
 
 
 def _installed(loop: Loop, *needed: str) -> Any:

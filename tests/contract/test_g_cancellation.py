@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
@@ -17,10 +18,10 @@ import pytest
 from prefetch_generator import BackgroundGenerator, _async_consumer
 from prefetch_generator._channel import Channel
 from tests.helpers import LONG, posix
-from tests.interrupts.machine import At, Strike, every_strike
+from tests.interrupts.machine import At, Strike, one_after_the_other
 
 from .loops import Loop, asyncio_loops, every_loop, every_timeout, rest
-from .support import run_with_ctrl_c
+from .support import run_program
 
 
 class Gated:
@@ -30,7 +31,7 @@ class Gated:
         self.orders: SimpleQueue[int | BaseException] = SimpleQueue()
         self.done = threading.Semaphore(0)
         self.begun = False
-        self.numbers = BackgroundGenerator(iter(self), 2)
+        self.numbers = BackgroundGenerator(iter(self), 8)
 
     def __iter__(self) -> Iterator[int]:
         while True:
@@ -43,7 +44,7 @@ class Gated:
             self.done.release()  # in the next step: it is in the buffer, and whoever slept has been rung
 
     def order(self, order: int | BaseException) -> None:
-        """Have the worker do that, and wait until it is done and all have been rung. The loop does not run meanwhile."""
+        """Have the worker do that; wait until it is done and all have been rung. The loop does not run meanwhile."""
         self.orders.put(order)
         if isinstance(order, int):
             assert self.done.acquire(timeout=LONG)
@@ -122,8 +123,8 @@ def test_a_task_that_is_cancelled_and_rung_in_the_same_turn_loses_nothing(
         got = [] if task.cancelled else task.value
         while StopAsyncIteration not in got:
             got += await outcome(source)
-        expected = {0: [0], 1: [ValueError], 2: []}[ORDERS.index(order)]
-        assert got == [*expected, StopAsyncIteration]
+        before_the_end: list[object] = [[0], [ValueError], []][ORDERS.index(order)]  # type: ignore[assignment]
+        assert got == [*before_the_end, StopAsyncIteration]
 
     loop.run(main)
 
@@ -165,7 +166,7 @@ def test_there_is_no_await_between_taking_and_returning(loop: Loop) -> None:
     """G3: a task that is cancelled while items are ready is cancelled before it takes, or not at all."""
 
     async def main() -> None:
-        numbers = BackgroundGenerator(range(1000), 0)
+        numbers = BackgroundGenerator(range(10_000), 0)
         got: list[int] = []
         for turns in range(40):
             items = aiter(numbers)
@@ -182,7 +183,28 @@ def test_there_is_no_await_between_taking_and_returning(loop: Loop) -> None:
                     await loop.turn()
                 task.cancel()
             assert numbers.stats.delivered == len(got)
-        assert [*got, *numbers] == [*range(1000)]
+        assert [*got, *numbers] == [*range(10_000)]
+
+    loop.run(main)
+
+
+@every_loop
+def test_a_timeout_shorter_than_a_turn_gets_an_item_at_last(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G3: "call it again": cancelled in the turn that it gives to others, `anext` need not give it again at once."""
+    monkeypatch.setattr(_async_consumer, "monotonic", lambda: 1.0)
+
+    async def main() -> None:
+        async with BackgroundGenerator(range(3), 0) as numbers:
+            assert numbers._worker.ended.wait(LONG)  # they are all there
+            items, got = aiter(numbers), list[int]()
+            for _ in range(20):
+                async with loop.tasks() as start:
+                    task = start(partial(taken, items, got))
+                    await loop.turn()
+                    task.cancel()
+                if got:
+                    break
+            assert got == [0]
 
     loop.run(main)
 
@@ -225,7 +247,7 @@ def test_a_wait_for_the_workers_end_may_be_cancelled(loop: Loop, monkeypatch: py
 def codes_of_anext() -> frozenset[Any]:
     functions: list[Any] = [
         _async_consumer.AsyncConsumer.__anext__,
-        *(getattr(_async_consumer, name) for name in ("_wait_for_news", "_raise_end", "_wait", "wait_for_end")),
+        *(getattr(_async_consumer, name) for name in ("_raise_end", "_wait", "wait_for_end")),
         _async_consumer.make_bell,
         _async_consumer.AsyncioBell.__init__,
         _async_consumer.AsyncioBell.sleep,
@@ -233,11 +255,13 @@ def codes_of_anext() -> frozenset[Any]:
     return frozenset(function.__code__ for function in functions)
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # struck between the two
 @pytest.mark.parametrize("gated", [False, True], ids=["ready", "waited for"])
 def test_a_strike_anywhere_in_anext_loses_nothing(gated: bool) -> None:
     """G3, B4: a signal handler raises wherever CPython runs one, and `anext` is called again: all come, in order."""
 
-    def scenario(strike: Callable[[int], At]) -> None:
+    def scenario(n: int) -> At:
+        at = At("poll", n)
         got: list[int] = []
 
         async def main() -> None:
@@ -249,22 +273,21 @@ def test_a_strike_anywhere_in_anext_loses_nothing(gated: bool) -> None:
                 asyncio.get_running_loop().call_later(0, source.order, StopIteration())
             else:
                 source.order(StopIteration())
-            at = strike(0)
             at.codes = codes_of_anext()  # not where the loop calls: what it does with an exception is its own affair
             with at:
                 while True:
                     try:
                         async for number in items:
-                            got.append(number)
+                            got.append(number)  # noqa: PERF401 - which would keep it where a strike loses it
                         break
                     except Strike:
                         pass
-                    at.__enter__()
 
         asyncio.run(main())
         assert got == [0, 1]
+        return at
 
-    every_strike(scenario)
+    one_after_the_other(scenario, 10)
 
 
 @posix
@@ -272,6 +295,8 @@ def test_a_strike_anywhere_in_anext_loses_nothing(gated: bool) -> None:
 @asyncio_loops
 def test_ctrl_c_under_asyncio_run_loses_nothing_and_ends_it(loop: Loop, always_ready: bool) -> None:
     """G3, B4: SIGINT ends each of 30 runs, wherever it strikes; the next run goes on with the next item; it ends."""
+    if loop.name == "asyncio" and sys.version_info < (3, 11):
+        pytest.skip("struck in its loop, asyncio 3.10 loses the task whose turn it was, and waits for it for ever")
     script = f"""
         import {loop.name} as library, asyncio
 
@@ -310,7 +335,7 @@ def test_ctrl_c_under_asyncio_run_loses_nothing_and_ends_it(loop: Loop, always_r
         say(len(ends), threading.active_count())
         killer.join()
     """
-    lines, err = run_with_ctrl_c(script)
+    lines, err = run_program(script)
     assert lines in (["30 1"], ["30 2"])  # the thread that sends the signals may still be about to end
     assert err == ""
 
@@ -331,6 +356,6 @@ def test_ctrl_c_while_a_task_sleeps_ends_the_process() -> None:
             handled.set()
             say("interrupted")
     """
-    lines, err = run_with_ctrl_c(script)
+    lines, err = run_program(script)
     assert sorted(lines) == ["interrupted", "source closed"]
     assert err == ""

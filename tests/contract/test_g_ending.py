@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from .support import (
     from_another,
     from_none,
     is_freed,
-    run_to_its_exit,
+    run_program,
     while_handling_another,
 )
 
@@ -44,7 +45,7 @@ async def leave(numbers: BackgroundGenerator[Any]) -> int:
     """Leave an `async with`; return the line that does."""
     async with numbers:
         line = sys._getframe().f_lineno - 1
-    return line
+    return line  # noqa: RET504 - after the block has been left
 
 
 async def close(numbers: BackgroundGenerator[Any]) -> int:
@@ -238,7 +239,7 @@ def test_async_with_raises_what_closing_raises(
                 raise body
 
     async def main() -> list[type[BaseException]]:
-        numbers = BackgroundGenerator(failing_clean_up(fail))
+        numbers, found = BackgroundGenerator(failing_clean_up(fail)), list[type[BaseException]]()
         try:
             await raising(numbers)
         except ValueError as error:
@@ -284,6 +285,7 @@ def test_aclose_without_a_loop_stops_the_source_and_says_so() -> None:
     """G6: where no loop runs it cannot wait, which is a RuntimeError; but the source is stopped."""
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
     numbers = BackgroundGenerator(counting(closed))
+    assert next(numbers) == 0
     with pytest.raises(RuntimeError, match="needs a running event loop"):
         numbers.aclose().send(None)
     assert ended(closed)
@@ -348,8 +350,20 @@ def test_there_is_no_asynchronous_finalizer(loop: Loop, no_collector: None) -> N
 
 @asyncio_loops
 def test_a_task_that_is_destroyed_while_it_sleeps(loop: Loop, stuck: Stuck) -> None:
-    """G7, C6: its loop is closed, and the task collected: the generator that only it held ends, the bell is gone."""
-    numbers: BackgroundGenerator[int] | None = BackgroundGenerator(stuck.items())
+    """G7, C6: its loop is closed; once an item has come in vain it can be collected, and the generator ends with it."""
+    rung = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield 0
+            stuck.stick()
+            yield 1
+            rung.set()
+            yield from itertools.count()
+        finally:
+            stuck.closed.put(threading.current_thread())
+
+    numbers: BackgroundGenerator[int] | None = BackgroundGenerator(source())
     assert numbers is not None
     assert next(numbers) == 0
     channel = numbers._channel
@@ -357,24 +371,25 @@ def test_a_task_that_is_destroyed_while_it_sleeps(loop: Loop, stuck: Stuck) -> N
     async def main() -> None:
         nonlocal numbers
         assert numbers is not None
-        consumer = asyncio.get_running_loop().create_task(rest(aiter(numbers)))
+        consumer: Any = asyncio.get_running_loop().create_task(rest(aiter(numbers)))
         await loop.asleep(numbers)
         numbers = None
-        consumer._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own way to be quiet about it
+        consumer._log_destroy_pending = False  # asyncio's own way to be quiet about it
 
     private = asyncio.new_event_loop() if loop.name == "asyncio" else pytest.importorskip("uvloop").new_event_loop()
     private.run_until_complete(main())
     private.close()
     del private
-    gc.collect()
     stuck.go.set()
+    assert rung.wait(LONG)
+    gc.collect()
     assert ended(stuck.closed)
     assert not channel.bells
     assert channel.state == "closed"
 
 
 def test_a_chain_through_an_asynchronous_consumer_stops_as_one(stuck: Stuck) -> None:
-    """G7, C8: a synchronous source that runs a loop, and waits there for a generator, sees GeneratorExit at that wait."""
+    """G7, C8: a synchronous source that runs a loop and waits there for a generator sees GeneratorExit at that wait."""
     log: list[str] = []
     inner: list[BackgroundGenerator[int]] = []
     done = threading.Event()
@@ -479,4 +494,4 @@ def test_exit_with_a_generator_that_a_task_sleeps_for(library: str) -> None:
         loop.close()
         say("through")
     """
-    assert run_to_its_exit(script) == (["through", "closed"], "")
+    assert run_program(script) == (["through", "closed"], "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from functools import partial
 from queue import SimpleQueue
 
@@ -71,9 +71,9 @@ async def described(handling: int, items: AsyncIterator[int]) -> list[object]:
 
 @every_loop
 def test_the_end_is_stop_async_iteration_again_and_again(loop: Loop) -> None:
-    """G5: the end is StopAsyncIteration, however often one asks; a default is taken for it; a return value is nobody's."""
+    """G5: the end is StopAsyncIteration, however often one asks; a return value is nobody's."""
 
-    def source() -> Iterator[int]:
+    def source() -> Generator[int, None, str]:
         yield 0
         return "value"
 
@@ -253,7 +253,7 @@ def test_no_reference_to_a_failure_is_kept(loop: Loop, no_collector: None) -> No
 
 @every_loop
 def test_what_strikes_a_sleeper_keeps_neither_generator_nor_worker(loop: Loop, no_collector: None) -> None:
-    """G5, B5: whoever keeps the traceback of a cancelled `anext` does not thereby keep the generator, nor its worker."""
+    """G5, B5: whoever keeps the traceback of a cancelled `anext` does not thereby keep generator or worker."""
     kept: list[BaseException] = []
     begun = threading.Event()
     closed: SimpleQueue[threading.Thread] = SimpleQueue()

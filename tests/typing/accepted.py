@@ -89,6 +89,32 @@ def with_hides_no_exception(bg: BackgroundGenerator[int]) -> int:
         return next(bg)  # a __exit__ that returns bool would need another return below
 
 
+async def asynchronous_iteration(bg: BackgroundGenerator[bytes], rows: Rows) -> None:
+    assert_type(aiter(bg), AsyncIterator[bytes])
+    assert_type(await anext(aiter(bg)), bytes)
+    assert_type(await anext(aiter(bg), None), bytes | None)
+    assert_type([item async for item in bg], list[bytes])
+    async for item in bg:
+        assert_type(item, bytes)
+    async for row in rows:
+        assert_type(row, int)
+
+
+async def asynchronous_closing(bg: BackgroundGenerator[bytes], rows: Rows) -> None:
+    assert_type(await bg.aclose(), bool)
+    assert_type(await bg.aclose(1), bool)
+    assert_type(await bg.aclose(timeout=None), bool)
+    async with bg as entered:
+        assert_type(entered, BackgroundGenerator[bytes])
+    async with rows as entered_rows:
+        assert_type(entered_rows, Rows)
+
+
+async def async_with_hides_no_exception(bg: BackgroundGenerator[int]) -> int:
+    async with bg:
+        return next(bg)  # a __aexit__ that returns bool would need another return below
+
+
 def properties(bg: BackgroundGenerator[bytes]) -> None:
     assert_type(bg.stop_event, StopEvent)
     assert_type(bg.stats, Stats)

@@ -38,6 +38,17 @@ def methods(bg: BackgroundGenerator[int]) -> None:
     Stats(1, 2)  # type: ignore[call-arg]
 
 
+async def asynchronous_methods(bg: BackgroundGenerator[int]) -> None:
+    await bg.aclose("1")  # type: ignore[arg-type]
+    aiter(bg).aclose()  # type: ignore[attr-defined]
+    next(aiter(bg))  # type: ignore[call-overload]
+    item = await anext(aiter(bg))
+    text: str = item  # type: ignore[assignment]
+    print(text)
+    for _ in aiter(bg):  # type: ignore[attr-defined]
+        pass
+
+
 def covariance(ints: BackgroundGenerator[int], objects: BackgroundGenerator[object]) -> None:
     a: BackgroundGenerator[str] = ints  # type: ignore[assignment]
     b: BackgroundGenerator[int] = objects  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .instrument import Code
-from .primitives import Current, End, Steps
+from .primitives import Current, End, Steps, Until
 from .scenarios import Failed, Run, Scenario, Source
 from .tasks import CancelledError, Task
 
@@ -108,6 +108,8 @@ class AsyncRun(Run):
             else:
                 assert not stopped, f"{item!r} was delivered by a call that began after cancel() had returned"
                 delivered.append(item)
+                if self.scenario.pauses:
+                    yield "source", "read", "pause", Until(self.source.is_ahead)
         self.ended += 1
 
     def see_the_end(self) -> None:

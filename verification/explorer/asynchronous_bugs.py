@@ -23,7 +23,7 @@ STUCK = source(items=1, cancels=1, stuck=True)
 UNHEARD = source(items=2, consumers=0, cancels=1)
 
 ANNOUNCE = "    channel.bells.add(bell)\n"
-LOOK = "        if news():\n            return\n"
+LOOK = "        if channel.has_news():\n            return False  # no other task has had a turn\n"
 ANSWER = """\
                         for _ in channel.wake_worker:
                             break
@@ -33,7 +33,7 @@ END = """\
         try:
             raise_held(channel.outcome)
 """
-REQUEST = '        channel.wake_worker = map(self._far.send, repeat(b"\\0", 1))\n'
+REQUEST = '        channel.wake_worker = map(self._far.send, given_once(b"\\0"))\n'
 LOOK_FOR_ROOM = "        if channel.items.qsize() < channel.max_prefetch or channel.cancelled:\n"
 
 ASYNC_BUGS = [
@@ -42,7 +42,7 @@ ASYNC_BUGS = [
         (consumer(ANNOUNCE, ""), consumer(LOOK, f"{LOOK}        channel.bells.add(bell)\n")),
         TASK,
     ),
-    SeededBug("a task answers nobody", (consumer(ANSWER, ""),), AsyncScenario(items=2, tasks=1)),
+    SeededBug("a task answers nobody", (consumer(ANSWER, ""),), AsyncScenario(items=2, tasks=1, pauses=True)),
     SeededBug(
         "a task awaits between the take and the return",
         (consumer("return item", "await make_bell().give_turn()\n                            return item"),),
@@ -52,7 +52,7 @@ ASYNC_BUGS = [
         "a task looks for the end after the buffer",
         (
             consumer("over = channel.over  #", "pass  #"),
-            consumer("_wait_for_news(channel, worker, over)", "_wait_for_news(channel, worker, channel.over)"),
+            consumer("_wait(channel, worker, over):", "_wait(channel, worker, channel.over):"),
         ),
         AsyncScenario(items=1, max_prefetch=2, tasks=1),
     ),
@@ -142,7 +142,7 @@ ASYNC_BUGS = [
     ),
     SeededBug(
         "a step that a stop has cancelled is taken for a failure",
-        (room("if self._context.heard and issubclass", "if False and issubclass"),),
+        (room("if self._context.heard and (cancelled", "if False and (cancelled"),),
         STUCK,
     ),
     SeededBug(

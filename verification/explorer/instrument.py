@@ -34,7 +34,6 @@ ASYNC_PARTS = {
         "AsyncConsumer",
         "__init__",
         "__anext__",
-        "_wait_for_news",
         "_raise_end",
         "_see_a_stop",
         "wait_for_end",
@@ -42,6 +41,10 @@ ASYNC_PARTS = {
     },
     "_async_source.py": {
         "_aclose",
+        "_as_outcome",
+        "_close",
+        "_is_exit",
+        "_throw",
         "_Run",
         "to_the_end",
         "_is_stopped",
@@ -60,6 +63,7 @@ ASYNC_PARTS = {
 PLAIN = {
     "bool",
     "get_ident",
+    "given_once",
     "isinstance",
     "issubclass",
     "make_bell",
@@ -73,9 +77,26 @@ PLAIN = {
     "SimpleQueue",
 }
 CONTAINERS = {"bells"}  # attributes that are set once, and whose truth value is shared state
-UNSHARED = {"__init__", "__enter__", "__exit__", "_mend_context", "_chain", "call_held"}  # nothing for others to see
+UNSHARED = {
+    "__init__",
+    "__enter__",
+    "__exit__",
+    "_close",
+    "_mend_context",
+    "_chain",
+    "call_held",
+}  # nothing for others to see
 STATISTICS = {"producer_wait", "consumer_wait"}
-OF_ONE_TASK = {"_turn_ends", "_loop", "_task", "_in_step", "_reader", "heard", "is_its_task"}  # nobody else looks
+OF_ONE_TASK = {
+    "_turn_ends",
+    "_loop",
+    "_task",
+    "_in_step",
+    "_reader",
+    "heard",
+    "is_its_task",
+    "coroutine",
+}  # nobody else looks
 
 Node = TypeVar("Node", bound=ast.AST)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,9 @@ class Task:
         yield self.name, "write", "cancel the task", None
         self.must_cancel = True
         self.cancelling += 1
+
+    def get_coro(self) -> None:
+        """Return nothing: where a source awaits is not explored."""
 
     def uncancel(self) -> int:
         self.cancelling -= 1
@@ -148,6 +152,7 @@ def anext_(source: Any) -> Steps:
 
 MODELLED: dict[str, Any] = {
     "anext": anext_,
+    "given_once": lambda value: repeat(value, 1),  # one order of steps at a time, and so never twice
     "asyncio": SimpleNamespace(
         CancelledError=CancelledError, Event=Event, get_running_loop=Task.current, current_task=Task.current
     ),
