@@ -28,6 +28,9 @@ PACKAGE = str(Path(prefetch_generator.__file__).parent)
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 EVERY = 1 if GIL else 30  # how often to collect, where that is to be anywhere: without the GIL it looks at everything
 
+# What `-X dev` does, but for the debug mode of asyncio, which logs a step that takes 0.1 s.
+STRICT = ("-X", "faulthandler", "-W", "error")
+
 posix = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no fork(), no named pipes, and no signals to a process or a thread"
 )
@@ -50,14 +53,14 @@ def python(
 ) -> tuple[str, str]:
     """Run an interpreter of its own, in which a warning is an error; return what it wrote to stdout and stderr."""
     done = subprocess.run(
-        [sys.executable, *(("-X", "dev", "-W", "error") if strict else ()), *arguments],
+        [sys.executable, *(STRICT if strict else ()), *arguments],
         stdin=stdin,
         capture_output=True,
         encoding="utf-8",
         timeout=50,
         check=False,
         cwd=folder,
-        env=os.environ | environment,
+        env=os.environ | ({"PYTHONMALLOC": "debug"} if strict else {}) | environment,
     )
     assert done.returncode == returncode, done.stderr
     return done.stdout, done.stderr

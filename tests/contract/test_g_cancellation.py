@@ -347,7 +347,7 @@ def test_ctrl_c_while_a_task_sleeps_ends_the_process() -> None:
         import asyncio
 
         async def main():
-            async for number in BackgroundGenerator(source()):
+            async for number in BackgroundGenerator(waiting()):
                 kill(signal.SIGINT)
 
         try:

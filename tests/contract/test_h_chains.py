@@ -384,10 +384,7 @@ def test_a_fork_leaves_the_parents_alone(state: str) -> None:
     """H2, E1: in the child next() raises and close() returns, both at once; new generators work; the parent goes on."""
     script = f"""
         import gc
-        import asyncio, logging
-
-        # With `-X dev` asyncio logs a step that takes 0.1 s, as one may on a busy machine.
-        logging.getLogger("asyncio").setLevel("ERROR")
+        import asyncio
 
         async def source():
             try:

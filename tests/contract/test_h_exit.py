@@ -13,9 +13,7 @@ from tests.helpers import posix, python
 from .support import program, run_program
 
 AWAITS = """
-import asyncio, logging
-
-logging.getLogger("asyncio").setLevel("ERROR")  # with `-X dev` it logs a step that takes 0.1 s
+import asyncio
 
 async def awaits(name):
     try:
