@@ -47,7 +47,7 @@ async def in_a_long_step() -> AsyncIterator[int]:
 def measure_close(candidate: Candidate, _case: None, _share: float) -> Metrics:
     """Return how long it takes to close."""
     if not candidate.stops:
-        raise GapError("cannot be stopped")
+        raise GapError("cannot stop a step")
 
     def once() -> float:
         iterator = candidate.make(in_a_long_step(), candidate.usual_depth)
