@@ -219,9 +219,8 @@ def make_bell() -> AsyncioBell | TrioBell:
     asyncio, trio = map(sys.modules.get, ("asyncio", "trio"))
     loop = None
     if asyncio is not None:
-        running = getattr(
-            asyncio, "_get_running_loop", None
-        )  # not there yet, if another thread is importing it just now
+        # It has none yet if another thread is just importing it.
+        running = getattr(asyncio, "_get_running_loop", None)
         loop = running and running()
         if loop is not None and (trio is None or asyncio.current_task(loop) is not None):
             return AsyncioBell(loop)
