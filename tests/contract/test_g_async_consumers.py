@@ -123,8 +123,13 @@ def test_aiter_gives_a_new_object_with_the_asynchronous_side_alone() -> None:
             iter(first)  # type: ignore[call-overload]
 
 
-def test_where_no_loop_runs_it_says_so_and_loses_nothing() -> None:
-    """G1: an `anext` that is driven by hand, under no loop that we know, is a RuntimeError, and the item is kept."""
+@pytest.mark.parametrize("half", ["", "asyncio", "trio"])
+def test_where_no_loop_runs_it_says_so_and_loses_nothing(half: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G1: an `anext` that is driven by hand, under no loop that we know, is a RuntimeError, and the item is kept.
+
+    Also while another thread is in the middle of importing one of the two.
+    """
+    monkeypatch.setitem(sys.modules, half or "no module", ModuleType(half))
     with BackgroundGenerator(range(3)) as numbers:
         for _ in range(2):
             step = aiter(numbers).__anext__()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator
+from prefetch_generator import BackgroundGenerator, current_stop_event
 from tests.helpers import LONG, ended
 
 from .loops import Loop, asyncio_loops, every_loop, rest
@@ -453,6 +453,35 @@ def test_an_inner_generator_that_ends_by_the_same_stop_is_no_end_of_data(how: st
     assert asleep.wait(LONG)
     if how == "own event":
         numbers.stop_event.set()
+    assert numbers.close() is True
+    assert log == ["GeneratorExit"]
+
+
+def test_a_source_that_is_to_stop_takes_no_end_for_the_end_of_the_data() -> None:
+    """G7, C8: an inner generator that had ended by itself is seen as over only by a source that is not to stop."""
+    log: list[str] = []
+    done = threading.Event()
+
+    async def consume(inner: BackgroundGenerator[int]) -> None:
+        current_stop_event().set()
+        try:
+            await anext(aiter(inner))
+            log.append("an item")
+        except BaseException as error:
+            log.append(type(error).__name__)
+            raise
+
+    def outer() -> Iterator[int]:
+        inner = BackgroundGenerator(range(0))
+        assert inner._worker.ended.wait(LONG)
+        try:
+            asyncio.run(consume(inner))
+        finally:
+            done.set()
+        yield 0
+
+    numbers = BackgroundGenerator(outer())
+    assert done.wait(LONG)
     assert numbers.close() is True
     assert log == ["GeneratorExit"]
 
