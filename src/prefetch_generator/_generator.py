@@ -116,7 +116,7 @@ class BackgroundGenerator(Iterator[T_co]):
 
         Raises NotReadyError if the time ran out (call again), StopIteration with the source's return value at the end,
         and once, in its place, whatever the source raised. RuntimeError in a forked child, and in a source that would
-        wait for itself. GeneratorExit, once, in a source that is to stop while it waits. Refuses a timeout as `close()`.
+        wait for itself. GeneratorExit, once, in a source that is to stop while it waits. Refuses timeouts as `close`.
 
         >>> BackgroundGenerator("abc").next(timeout=60)
         'a'
