@@ -89,13 +89,14 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
     here = source_context(me)
     started = perf_counter()
     bell = make_bell()
+    mine = None
     channel.bells.add(bell)
     try:
         if here is not None and here.is_its_task is None:  # a source that is not asynchronous, and runs a loop
             _kept = here.stop.listen(bell)
             here.raise_if_stopped()
         if here is not None and (here.is_its_task is None or here.is_its_task()):
-            here.waits_for = channel, channel.has_news
+            here.waits_for = mine = channel, channel.has_news
         next(channel.wake_worker, None)  # granted already, unless a debugger raised in the middle of the take
         if channel.has_news():
             return False  # no other task has had a turn
@@ -105,7 +106,7 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
         return True
     finally:
         channel.bells.discard(bell)
-        if here is not None:
+        if here is not None and here.waits_for is mine:  # else another task of this source still waits for that
             here.waits_for = None
         channel.consumer_wait += perf_counter() - started
 

@@ -145,6 +145,39 @@ def outcome(numbers: Numbers) -> str:
     return "ended"
 
 
+def test_a_circle_is_told_though_another_task_of_the_source_has_waited_meanwhile() -> None:
+    """H2, A10: what the source waits for is not forgotten when a task of it comes to the end of a wait of its own."""
+    given: SimpleQueue[Numbers] = SimpleQueue()
+    gate: SimpleQueue[int] = SimpleQueue()
+    woken = threading.Event()
+    feed = BackgroundGenerator(iter(gate.get, 0))
+
+    async def first() -> AsyncIterator[int]:
+        task = asyncio.create_task(beside())
+        async for number in given.get(timeout=LONG):
+            yield number
+        await task
+
+    async def beside() -> None:
+        await aiter(feed).__anext__()
+        woken.set()
+
+    def second(numbers: Numbers) -> Iterator[int]:
+        assert woken.wait(LONG)
+        yield from numbers
+
+    numbers = BackgroundGenerator(first())
+    other = BackgroundGenerator(second(numbers))
+    given.put(other)
+    while not feed._channel.bells or not other._channel.bells:
+        assert not woken.wait(0.001)
+    gate.put(1)
+    said = in_thread(lambda: outcome(numbers))
+    assert "none would ever go on" in said.get(timeout=LONG)
+    gate.put(0)
+    assert other.close(LONG) is True
+
+
 def test_a_diamond_is_no_circle() -> None:
     """H2, A10: two tasks of one source may each wait for another generator, and one for both."""
 
