@@ -129,13 +129,17 @@ async def _raise_end(channel: Channel[Any], worker: Worker) -> NoReturn:
 
 
 async def _see_a_stop(here: SourceContext | None) -> None:
-    """In a source that is to stop, and has not heard of it: see it interrupted, and do not return."""
+    """In a source that is to stop, and has not heard of it: see it interrupted first."""
     if here is None or here.heard or not here.stop.is_set():
         return
     if here.is_its_task is None:
         here.raise_if_stopped()
     here.stop.set()  # completely: that cancels the task of the source, and so this one, or whoever waits for this one
-    await make_bell().sleep(math.inf)
+    # If neither, until the source has been: it may wait for this one in its clean-up, where the stop is no news.
+    bell = make_bell()
+    _kept = here.interrupted.listen(bell)
+    if not here.interrupted.is_set():
+        await bell.sleep(math.inf)
 
 
 async def wait_for_end(worker: Worker, timeout: float | None) -> bool:

@@ -283,6 +283,41 @@ def test_a_stop_of_both_at_once_is_not_the_end_of_the_data(around: Around) -> No
         assert ended(source.closed)
 
 
+@pytest.mark.parametrize("ends", ["stopped", "by itself"])
+def test_a_task_that_the_stop_found_awake_comes_to_its_end(ends: str) -> None:
+    """H2, C8: when the source has heard of the stop, or has ended, a task that it waits for sees the inner end too."""
+    shared = StopEvent()
+    said: SimpleQueue[str] = SimpleQueue()
+
+    async def source() -> AsyncIterator[int]:
+        inner = BackgroundGenerator(iter(int, 1), stop_event=shared)
+        task = asyncio.create_task(read(inner))
+        try:
+            if ends == "stopped":
+                await asyncio.get_running_loop().create_future()
+            await asyncio.sleep(0)  # until it has begun
+            yield 1
+        finally:
+            if ends == "stopped":
+                await task
+
+    async def read(inner: Numbers) -> None:
+        if ends == "by itself":
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:  # by the end of the source's loop
+                said.put("cancelled")
+        items = aiter(inner)
+        await anext(items)  # so that the next one gives no turn to others
+        shared.set()
+        said.put(f"{[number async for number in items]}")
+
+    numbers = BackgroundGenerator(source(), 2, stop_event=shared)
+    assert shared.wait(LONG)
+    assert numbers.close(LONG) is True
+    assert [said.get_nowait() for _ in range(said.qsize())] == (["cancelled"] if ends == "by itself" else []) + ["[]"]
+
+
 def test_the_clean_up_may_use_another_generator() -> None:
     """H2, C8: told once, a source may take from another generator in its clean-up, either way."""
     awaiting, got = Awaiting(), list[int]()
