@@ -89,13 +89,14 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
     here = source_context(me)
     started = perf_counter()
     bell = make_bell()
+    mine = None
     channel.bells.add(bell)
     try:
         if here is not None and here.is_its_task is None:  # a source that is not asynchronous, and runs a loop
             _kept = here.stop.listen(bell)
             here.raise_if_stopped()
         if here is not None and (here.is_its_task is None or here.is_its_task()):
-            here.waits_for = channel, channel.has_news
+            here.waits_for = mine = channel, channel.has_news
         next(channel.wake_worker, None)  # granted already, unless a debugger raised in the middle of the take
         if channel.has_news():
             return False  # no other task has had a turn
@@ -105,7 +106,7 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
         return True
     finally:
         channel.bells.discard(bell)
-        if here is not None:
+        if here is not None and here.waits_for is mine:  # else another task of this source still waits for that
             here.waits_for = None
         channel.consumer_wait += perf_counter() - started
 
@@ -128,13 +129,17 @@ async def _raise_end(channel: Channel[Any], worker: Worker) -> NoReturn:
 
 
 async def _see_a_stop(here: SourceContext | None) -> None:
-    """In a source that is to stop, and has not heard of it: see it interrupted, and do not return."""
+    """In a source that is to stop, and has not heard of it: see it interrupted first."""
     if here is None or here.heard or not here.stop.is_set():
         return
     if here.is_its_task is None:
         here.raise_if_stopped()
     here.stop.set()  # completely: that cancels the task of the source, and so this one, or whoever waits for this one
-    await make_bell().sleep(math.inf)
+    # If neither, until the source has been: it may wait for this one in its clean-up, where the stop is no news.
+    bell = make_bell()
+    _kept = here.interrupted.listen(bell)
+    if not here.interrupted.is_set():
+        await bell.sleep(math.inf)
 
 
 async def wait_for_end(worker: Worker, timeout: float | None) -> bool:

@@ -7,7 +7,6 @@ has started go on meanwhile. A stop cancels the step in progress; between two st
 from __future__ import annotations
 
 import asyncio
-import builtins
 import contextlib
 import inspect
 import socket
@@ -21,7 +20,7 @@ from prefetch_generator._atomic import Once, given_once
 from prefetch_generator._bell import Bell, threads_are_greenlets
 from prefetch_generator._channel import NO_REQUEST, Channel
 from prefetch_generator._stop import SourceContext, source_context
-from prefetch_generator._worker import Source, as_raised_by_source
+from prefetch_generator._worker import Source, as_raised_by_source, is_exit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -76,16 +75,6 @@ def _as_outcome(failure: BaseException) -> BaseException:
     return error
 
 
-def _is_exit(failure: BaseException) -> bool:
-    """Return whether it is the GeneratorExit that has closed the source, perhaps out of a task group that was open."""
-    # Such a group takes it for a failure like any other. Python 3.10 has none, but anyio has.
-    here = builtins if sys.version_info >= (3, 11) else sys.modules.get("exceptiongroup")
-    group: Any = getattr(here, "BaseExceptionGroup", ())
-    if issubclass(type(failure), group):
-        return all(map(_is_exit, group.exceptions.__get__(failure)))
-    return issubclass(type(failure), GeneratorExit)
-
-
 class _Run(Bell):
     """One run of a source. Rung by a stop, it has the step in progress cancelled."""
 
@@ -110,13 +99,17 @@ class _Run(Bell):
         self._context.coroutine = task.get_coro()
         _kept = self._context.stop.listen(self)
         with _Room(self._channel) as room:
-            if await self._is_stopped(room):
+            try:
+                stopped = await self._is_stopped(room)
+            finally:
+                self._context.interrupted.set()
+            if stopped:
                 self._context.heard = True  # from here on the clean-up may use other generators
                 try:
                     await _aclose(self._source)
                     self._outcome.hold(StopIteration())
                 except BaseException as failure:
-                    self._outcome.hold(StopIteration() if _is_exit(failure) else _as_outcome(failure))
+                    self._outcome.hold(StopIteration() if is_exit(failure) else _as_outcome(failure))
 
     async def _is_stopped(self, room: _Room) -> bool:
         """Step the source until it is stopped, or has an outcome."""
@@ -135,7 +128,7 @@ class _Run(Bell):
                 return False
             except BaseException as failure:
                 cancelled = issubclass(type(failure), asyncio.CancelledError)
-                if self._context.heard and (cancelled or _is_exit(failure)):
+                if self._context.heard and (cancelled or is_exit(failure)):
                     return True
                 self._outcome.hold(_as_outcome(failure))
                 return False
@@ -165,6 +158,8 @@ class _Run(Bell):
         if self._in_step and not self._context.heard:
             self._context.heard = True
             self._task.cancel()
+        if self._context.heard:
+            self._context.interrupted.set()
 
     def _is_current(self) -> bool:
         return asyncio.current_task() is self._task

@@ -224,7 +224,7 @@ def _renew_exit() -> None:
 class SourceContext:
     """What is known about a thread that runs a source."""
 
-    __slots__ = ("coroutine", "heard", "is_its_task", "stop", "waits_for")
+    __slots__ = ("coroutine", "heard", "interrupted", "is_its_task", "stop", "waits_for")
 
     def __init__(self, stop: StopEvent) -> None:
         self.stop = stop
@@ -234,6 +234,7 @@ class SourceContext:
         # Of an asynchronous source, whose one task a stop cancels: whether that is the task that runs now.
         self.is_its_task: Callable[[], bool] | None = None
         self.coroutine: object = None  # of that task
+        self.interrupted = StopEvent()  # set when a stop has cancelled that task, or can do so no more
         # What it sleeps for, with no time limit: until there is this news of that channel.
         self.waits_for: tuple[Channel[Any], Callable[[], object]] | None = None
 

@@ -8,6 +8,7 @@ source is, beyond an object and two functions: one that runs it, and one that cl
 from __future__ import annotations
 
 import _thread
+import builtins
 import sys
 import threading
 import weakref
@@ -320,7 +321,7 @@ def _close_unless_ended(worker: Worker, here: SourceContext, outcome: BaseExcept
         return outcome
     if heard and issubclass(type(outcome), StopIteration):
         return None  # interrupted by GeneratorExit at a wait, a source may simply end, as a generator may in `close()`
-    if outcome is None or issubclass(type(outcome), GeneratorExit):
+    if outcome is None or is_exit(outcome):
         _close(worker)
     else:
         worker.close_failure.hold(outcome)
@@ -350,3 +351,13 @@ def as_raised_by_source(exception: BaseException) -> BaseException:
     error = RuntimeError("the source raised NotReadyError")
     error.__cause__ = exception
     return error
+
+
+def is_exit(failure: BaseException) -> bool:
+    """Return whether it is the GeneratorExit that has closed the source, perhaps out of a task group that was open."""
+    # Such a group takes it for a failure like any other. Python 3.10 has none, but anyio has.
+    here = builtins if sys.version_info >= (3, 11) else sys.modules.get("exceptiongroup")
+    group: Any = getattr(here, "BaseExceptionGroup", ())
+    if issubclass(type(failure), group):
+        return all(map(is_exit, group.exceptions.__get__(failure)))
+    return issubclass(type(failure), GeneratorExit)

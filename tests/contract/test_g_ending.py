@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, current_stop_event
+from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
 from tests.helpers import LONG, ended
 
-from .loops import Loop, asyncio_loops, every_loop, rest
+from .loops import LOOPS, Loop, asyncio_loops, every_loop, rest
 from .support import (
     Fail,
     Reader,
@@ -26,6 +26,7 @@ from .support import (
     alone,
     chain,
     counting,
+    end,
     failing_clean_up,
     from_another,
     from_none,
@@ -425,6 +426,36 @@ def test_a_chain_through_an_asynchronous_consumer_stops_as_one(stuck: Stuck) -> 
     inner.clear()
     stuck.go.set()
     assert ended(stuck.closed)
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+@pytest.mark.parametrize("loop", LOOPS[2:])
+def test_a_stop_that_comes_through_a_group_of_tasks_is_no_failure(
+    loop: Loop, how: str, stuck: Stuck, hooked: SimpleQueue[threading.ExceptHookArgs]
+) -> None:
+    """G7, C8: GeneratorExit at a wait in a task group leaves it in an exception group, and is a stop all the same."""
+    inner = BackgroundGenerator(stuck.items())
+
+    async def consume() -> None:
+        async with loop.tasks() as start:
+            start(partial(rest, aiter(inner)))
+
+    def outer() -> Iterator[int]:
+        yield 0
+        loop.run(consume)
+        yield 1
+
+    box: list[BackgroundGenerator[Any]] = [BackgroundGenerator(outer())]
+    assert next(box[0]) == 0
+    worker = box[0]._worker
+    assert stuck.inside.wait(LONG)
+    while not inner._channel.bells:
+        assert not worker.ended.wait(0.001)
+    end(box, how, StopEvent())
+    assert worker.ended.wait(LONG)
+    assert hooked.empty()
+    stuck.go.set()
+    assert inner.close() is True
 
 
 @pytest.mark.parametrize("how", ["own event", "close"])

@@ -145,6 +145,39 @@ def outcome(numbers: Numbers) -> str:
     return "ended"
 
 
+def test_a_circle_is_told_though_another_task_of_the_source_has_waited_meanwhile() -> None:
+    """H2, A10: what the source waits for is not forgotten when a task of it comes to the end of a wait of its own."""
+    given: SimpleQueue[Numbers] = SimpleQueue()
+    gate: SimpleQueue[int] = SimpleQueue()
+    woken = threading.Event()
+    feed = BackgroundGenerator(iter(gate.get, 0))
+
+    async def first() -> AsyncIterator[int]:
+        task = asyncio.create_task(beside())
+        async for number in given.get(timeout=LONG):
+            yield number
+        await task
+
+    async def beside() -> None:
+        await aiter(feed).__anext__()
+        woken.set()
+
+    def second(numbers: Numbers) -> Iterator[int]:
+        assert woken.wait(LONG)
+        yield from numbers
+
+    numbers = BackgroundGenerator(first())
+    other = BackgroundGenerator(second(numbers))
+    given.put(other)
+    while not feed._channel.bells or not other._channel.bells:
+        assert not woken.wait(0.001)
+    gate.put(1)
+    said = in_thread(lambda: outcome(numbers))
+    assert "none would ever go on" in said.get(timeout=LONG)
+    gate.put(0)
+    assert other.close(LONG) is True
+
+
 def test_a_diamond_is_no_circle() -> None:
     """H2, A10: two tasks of one source may each wait for another generator, and one for both."""
 
@@ -248,6 +281,41 @@ def test_a_stop_of_both_at_once_is_not_the_end_of_the_data(around: Around) -> No
         assert isinstance(thread, threading.Thread), thread
         assert outer.close(LONG) is True
         assert ended(source.closed)
+
+
+@pytest.mark.parametrize("ends", ["stopped", "by itself"])
+def test_a_task_that_the_stop_found_awake_comes_to_its_end(ends: str) -> None:
+    """H2, C8: when the source has heard of the stop, or has ended, a task that it waits for sees the inner end too."""
+    shared = StopEvent()
+    said: SimpleQueue[str] = SimpleQueue()
+
+    async def source() -> AsyncIterator[int]:
+        inner = BackgroundGenerator(iter(int, 1), stop_event=shared)
+        task = asyncio.create_task(read(inner))
+        try:
+            if ends == "stopped":
+                await asyncio.get_running_loop().create_future()
+            await asyncio.sleep(0)  # until it has begun
+            yield 1
+        finally:
+            if ends == "stopped":
+                await task
+
+    async def read(inner: Numbers) -> None:
+        if ends == "by itself":
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:  # by the end of the source's loop
+                said.put("cancelled")
+        items = aiter(inner)
+        await anext(items)  # so that the next one gives no turn to others
+        shared.set()
+        said.put(f"{[number async for number in items]}")
+
+    numbers = BackgroundGenerator(source(), 2, stop_event=shared)
+    assert shared.wait(LONG)
+    assert numbers.close(LONG) is True
+    assert [said.get_nowait() for _ in range(said.qsize())] == (["cancelled"] if ends == "by itself" else []) + ["[]"]
 
 
 def test_the_clean_up_may_use_another_generator() -> None:
