@@ -52,8 +52,8 @@ class AsyncConsumer(AsyncIterator[T_co]):
             while True:
                 if monotonic() >= self._turn_ends:
                     bell = make_bell()
-                    # Before it too, for one that is cancelled was a turn: else a task that always has less time than
-                    # a turn takes would never get an item, though they are ready.
+                    # Before it too: a turn that was cancelled still counts. Otherwise a task with a very short timeout
+                    # would be cancelled here every time, and never get an item.
                     self._turn_ends = monotonic() + _TURN
                     await bell.give_turn()
                     self._turn_ends = monotonic() + _TURN
@@ -82,7 +82,7 @@ class AsyncConsumer(AsyncIterator[T_co]):
 
 async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
     """Sleep until there may be an item or an end to take; raise the end if there is one. Return whether it slept."""
-    # Here and not in `__anext__`, for whoever keeps the traceback of what strikes a sleeper keeps this frame.
+    # In a frame of its own, which does not hold the generator: whoever keeps the traceback keeps this frame.
     if over or channel.cancelled:
         await _raise_end(channel, worker)
     me = get_ident()
@@ -100,7 +100,7 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
         next(channel.wake_worker, None)  # granted already, unless a debugger raised in the middle of the take
         if channel.has_news():
             return False  # no other task has had a turn
-        if here is not None and here.waits_for is not None:
+        if mine is not None:
             channel.refuse_circle(me, channel.has_news)
         await bell.sleep(math.inf)
         return True
@@ -108,7 +108,8 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
         channel.bells.discard(bell)
         if here is not None and here.waits_for is mine:  # else another task of this source still waits for that
             here.waits_for = None
-        channel.consumer_wait += perf_counter() - started
+        waited = perf_counter() - started  # first: see `Channel.wait`
+        channel.consumer_wait += waited
 
 
 async def _raise_end(channel: Channel[Any], worker: Worker) -> NoReturn:

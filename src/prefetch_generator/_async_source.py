@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import inspect
 import socket
-import sys
 from collections.abc import AsyncIterable, Awaitable, Coroutine
 from threading import get_ident
 from time import perf_counter
@@ -100,7 +99,7 @@ class _Run(Bell):
         _kept = self._context.stop.listen(self)
         with _Room(self._channel) as room:
             try:
-                stopped = await self._is_stopped(room)
+                stopped = await self._step_until_stopped(room)
             finally:
                 self._context.interrupted.set()
             if stopped:
@@ -111,8 +110,8 @@ class _Run(Bell):
                 except BaseException as failure:
                     self._outcome.hold(StopIteration() if is_exit(failure) else _as_outcome(failure))
 
-    async def _is_stopped(self, room: _Room) -> bool:
-        """Step the source until it is stopped, or has an outcome."""
+    async def _step_until_stopped(self, room: _Room) -> bool:
+        """Step the source until it is stopped, which is True, or has an outcome."""
         channel, source, put = self._channel, self._source, self._channel.put
         while True:
             thrown = await room.wait()
@@ -142,8 +141,7 @@ class _Run(Bell):
         if athrow is not None:
             return athrow(cancellation)  # type: ignore[no-any-return]  # an asynchronous generator has it
         # An iterator without a `yield` to throw it at: it comes at the first `await` of the next step, and counts once.
-        if sys.version_info >= (3, 11):
-            self._task.uncancel()
+        getattr(self._task, "uncancel", int)()  # 3.10 does not count
         self._task.cancel(*cancellation.args)
         return anext(self._source)
 
@@ -213,7 +211,7 @@ class _Room:
 
     async def _read(self) -> None:
         while not self._closed:
-            # One task's KeyboardInterrupt has all tasks cancelled, but the source waits for room to hear of it.
+            # One task's KeyboardInterrupt has all tasks cancelled, but the source is to hear of it when there is room.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.get_running_loop().sock_recv(self._near, 1)
                 self._granted.set()
@@ -232,7 +230,7 @@ class _Room:
         return thrown
 
     async def _park(self) -> BaseException | None:
-        # As `Channel._park` does, but `busy_ident` stays: nobody on this thread can take an item, for this task waits.
+        # As `Channel._park` does, but `busy_ident` stays: a task of the source that iterates this generator is refused.
         channel = self._channel
         thrown = None
         started = perf_counter()

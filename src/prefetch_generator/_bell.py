@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Bell:
-    """What may be rung by anybody, for one sleeper, once."""
+    """What may be rung, by anybody: what a sleeper sleeps on, or who listens to a stop."""
 
     __slots__ = ("__weakref__",)
 

@@ -5,7 +5,7 @@ Guarantees
     2. At most `max_prefetch` items are in the buffer or being made.
     3. Nobody sleeps while there is something to do, nobody polls, and nobody is woken while nothing happens.
     4. No lock is held while Python code runs, so each method may be re-entered by a signal handler or a finalizer at
-       any bytecode. (A bell is a lock, but one that is only slept on.)
+       any bytecode. (The bell of a thread is a lock, but one that is only slept on.)
 
 What they rest on
     a. `SimpleQueue.put`, `get` and `qsize` are atomic, re-entrant and written in C (bpo-32576). They go through the
@@ -23,12 +23,13 @@ No lost wake-up, on either side: announce yourself, then look through the queue'
 Either *look* or *take* has the lock first. If *look*, then *request* came before *take*, so *grant* finds the request:
 the worker gets its token, before or after it falls asleep. If *take*, then *look* sees the room, and the worker does
 not sleep. A request is a `map` object that puts one token and is then exhausted, so it is granted once and there is no
-flag to clear. A token too many (of an owner that vanishes, say) makes the worker look once more. A stop does as a
+flag to clear. A token too many (of an owner that vanishes, or, without the GIL, of a request that two have granted at
+once) makes the worker look once more. A stop does as a
 consumer does: it stores `cancelled`, goes through the queue's lock, and grants the request; *look* looks for it too.
 
-A consumer that finds no item does the same with a lock of its own, its *bell*: it announces the bell in `bells`, looks
-for news, and sleeps on the bell; the worker puts the item, and then rings all bells. No interrupt comes
-between *take* and *grant* (b), and none ever comes to the worker (c).
+A consumer that finds no item does the same with a *bell* of its own: it announces the bell in `bells`, looks for news,
+which goes through the queue's lock, and sleeps on the bell; the worker puts the item, and then rings all bells. No
+interrupt comes between *take* and *grant* (b), and none ever comes to the worker (c).
 """
 
 from __future__ import annotations
@@ -256,7 +257,8 @@ class Channel(Generic[T]):
             self.bells.discard(bell)
             if here is not None:
                 here.waits_for = None
-            self.consumer_wait += perf_counter() - started
+            waited = perf_counter() - started  # first: between the call and the sum another consumer could add its own
+            self.consumer_wait += waited
 
     def refuse_circle(self, me: int, news: Callable[[], object]) -> None:
         """Raise RuntimeError if what this worker is about to wait for waits, through others, for this worker."""

@@ -116,7 +116,7 @@ class BackgroundGenerator(Iterator[T_co]):
 
         Raises NotReadyError if the time ran out (call again), StopIteration with the source's return value at the end,
         and once, in its place, whatever the source raised. RuntimeError in a forked child, and in a source that would
-        wait for itself. GeneratorExit, once, in a source that is to stop while it waits. Refuses timeouts as `close`.
+        wait for itself. GeneratorExit, once, in a source that is to stop while it waits. Rejects timeouts as `close`.
 
         >>> BackgroundGenerator("abc").next(timeout=60)
         'a'
@@ -184,8 +184,9 @@ class BackgroundGenerator(Iterator[T_co]):
     def close(self, timeout: float | None = 5.0) -> bool:
         """Stop the worker, drop what is buffered, and wait at most `timeout` seconds (None: as long as it takes).
 
-        May be called from any thread, any number of times. Every waiting `next()` ends at once. The worker finishes
-        the step it is in, closes the source as `yield from` would (PEP 380), and ends.
+        May be called from any thread, any number of times. Every waiting `next()` ends at once. The worker finishes the
+        step it is in (that of an asynchronous source is cancelled), closes the source as `yield from` would (PEP 380),
+        and ends.
 
         Returns True once the worker has ended. False, with a RuntimeWarning that says where the source is, if it is
         still busy then: it stops by itself after the step. False also inside the source, which cannot wait for itself.
@@ -263,7 +264,10 @@ class BackgroundGenerator(Iterator[T_co]):
 
     @property
     def stop_event(self) -> StopEvent:
-        """This generator's own stop event: set by `close()`, by dropping it and at exit. To set it is to stop it."""
+        """This generator's own stop event: set by `close()`, by dropping it and at exit. To set it is to stop it.
+
+        Not the event that was handed in as `stop_event=`, whose setting sets this one.
+        """
         return self._worker.stop
 
     @property

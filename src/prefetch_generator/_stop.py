@@ -228,9 +228,9 @@ class SourceContext:
 
     def __init__(self, stop: StopEvent) -> None:
         self.stop = stop
-        self.heard = (
-            False  # the source has been interrupted by the stop, with GeneratorExit or CancelledError at a wait
-        )
+        # From now on a stop no longer interrupts the source: it has, with GeneratorExit or CancelledError at a wait, or
+        # the source is being closed, or has ended.
+        self.heard = False
         # Of an asynchronous source, whose one task a stop cancels: whether that is the task that runs now.
         self.is_its_task: Callable[[], bool] | None = None
         self.coroutine: object = None  # of that task

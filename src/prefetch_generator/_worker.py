@@ -1,8 +1,8 @@
 """The worker: the thread that runs the source, from its first `next` to its `close`.
 
 It knows the channel and its stop event, and cannot know the public object, whose module imports this one. That is what
-makes collection work: as long as the thread runs, nothing it holds keeps the generator alive. Nor does it know what a
-source is, beyond an object and two functions: one that runs it, and one that closes it.
+makes collection work: as long as the thread runs, nothing it holds keeps the generator alive. What a source is it
+has to know only to tell where it is; else it is an object and two functions: one that runs it, one that closes it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ def channels_over(iterable: object) -> list[Channel[Any]]:
 
 
 class Source(NamedTuple):
-    """What a worker runs: `produce` puts what the iterator gives into a channel, and returns how that ended."""
+    """What a worker runs, and how.
+
+    `produce` puts what the iterator gives into the channel. It returns None if it was stopped, and the worker is still
+    to close the source; else what the source has ended with. If it has closed the source itself, it has set `heard`,
+    and returns StopIteration, or what closing raised.
+    """
 
     iterable: object
     iterator: Any
@@ -277,7 +282,7 @@ def _run_source(worker: Worker) -> BaseException | None:
 
 
 def _announce_end(worker: Worker) -> None:
-    """Let everybody know that the thread has ended; may be done again."""
+    """Let everybody know that the thread is at its end; may be done again."""
     channel = worker.channel
     if not worker.close_failure:  # else there is still something to report, at exit at the latest
         _exit.live.discard(worker)

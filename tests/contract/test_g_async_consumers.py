@@ -152,6 +152,29 @@ def test_the_other_library_may_be_half_imported(half: str, running: str, monkeyp
     assert run(*([main] if running == "trio" else [main()])) == [0, 1, 2]
 
 
+def test_a_coroutine_that_no_task_runs() -> None:
+    """G1: on a loop of asyncio's, with trio imported, a callback may drive `anext` by hand."""
+    pytest.importorskip("trio")
+
+    async def main() -> int:
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        numbers = BackgroundGenerator([42])
+        assert numbers._worker.ended.wait(LONG)
+        coroutine: Any = aiter(numbers).__anext__()
+
+        def drive() -> None:
+            coroutine.send(None)  # its turn for others
+            try:
+                coroutine.send(None)
+            except StopIteration as stop:
+                done.set_result(stop.value)
+
+        asyncio.get_running_loop().call_soon(drive)
+        return await done
+
+    assert asyncio.run(main()) == 42
+
+
 def test_trio_as_the_guest_of_asyncio() -> None:
     """G1: under trio on top of an asyncio loop, tasks of both consume, each in its own way."""
     pytest.importorskip("trio")

@@ -47,7 +47,7 @@ ASYNC_PARTS = {
         "_throw",
         "_Run",
         "to_the_end",
-        "_is_stopped",
+        "_step_until_stopped",
         "ring",
         "_cancel",
         "_is_current",
