@@ -96,7 +96,8 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
             _kept = here.stop.listen(bell)
             here.raise_if_stopped()
         if here is not None and (here.is_its_task is None or here.is_its_task()):
-            here.waits_for = mine = channel, channel.has_news
+            mine = channel, channel.has_news
+            here.waits_for = mine
         next(channel.wake_worker, None)  # granted already, unless a debugger raised in the middle of the take
         if channel.has_news():
             return False  # no other task has had a turn

@@ -77,7 +77,8 @@ class AsyncRun(Run):
 
     def work_asynchronously(self) -> Steps:
         """Do what `_worker._run` does with an asynchronous source."""
-        context = SimpleNamespace(stop=self.stop, heard=False, is_its_task=None)
+        interrupted = SimpleNamespace(set=lambda: None)  # for tasks of the source that are not explored
+        context = SimpleNamespace(stop=self.stop, heard=False, is_its_task=None, interrupted=interrupted)
         self.context, held = context, self.code.Once()
         yield from self.code.AsyncRun(self.channel, self.source, held, context).to_the_end()
         outcome = held._held.pop("it")

@@ -27,7 +27,11 @@ from . import primitives, tasks
 SOURCE = Path(prefetch_generator.__file__).parent
 PARTS = {
     "_generator.py": {"BackgroundGenerator", "next", "_raise_end"},
-    "_worker.py": {"produce", "as_raised_by_source"},  # its loop; what comes after it, each scenario says for itself
+    "_worker.py": {
+        "produce",
+        "as_raised_by_source",
+        "is_exit",
+    },  # its loop; what comes after it, each scenario says for itself
 }
 ASYNC_PARTS = {
     "_async_consumer.py": {
@@ -43,7 +47,6 @@ ASYNC_PARTS = {
         "_aclose",
         "_as_outcome",
         "_close",
-        "_is_exit",
         "_throw",
         "_Run",
         "to_the_end",
@@ -134,7 +137,7 @@ def load_code(*changes: Change) -> Code:
     channel["Once"] = atomic["Once"]
     consumer["raise_held"] = async_consumer["raise_held"] = atomic["raise_held"]
     async_consumer.update(tasks.MODELLED)
-    async_source.update(tasks.MODELLED, as_raised_by_source=worker["as_raised_by_source"])
+    async_source.update(tasks.MODELLED, as_raised_by_source=worker["as_raised_by_source"], is_exit=worker["is_exit"])
     async_source["NO_REQUEST"] = channel["NO_REQUEST"]
     return Code(
         channel["Channel"],
