@@ -52,14 +52,14 @@ def test_async_for_gives_every_item_in_order(loop: Loop, max_prefetch: int) -> N
     gate: SimpleQueue[int] = SimpleQueue()
 
     async def main() -> list[int]:
-        numbers = BackgroundGenerator(itertools.chain(range(50), gated(gate, 50), range(50)), max_prefetch)
+        numbers = BackgroundGenerator(itertools.chain(range(10), gated(gate, 10), range(10)), max_prefetch)
 
         async def consume() -> list[int]:
             return [number async for number in numbers]
 
-        return (await loop.together(consume, partial(loop.feed, numbers, gate, 50)))[0]  # type: ignore[no-any-return]
+        return (await loop.together(consume, partial(loop.feed, numbers, gate, 10)))[0]  # type: ignore[no-any-return]
 
-    assert loop.run(main) == [*range(50)] * 3
+    assert loop.run(main) == [*range(10)] * 3
 
 
 @every_loop

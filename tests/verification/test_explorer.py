@@ -19,6 +19,7 @@ SEEDS = range(5_000 if LONG_PART else 100)
 FEWER: dict[Scenario, int | None] = {
     Scenario(items=1): 3,
     Scenario(items=3): 1,
+    Scenario(items=1, cancels=1): 1,
     Scenario(items=1, cancels=1, stuck=True): 1,
     Scenario(items=1, cancels=2): 0,
     Scenario(items=2, consumers=2): 0,
