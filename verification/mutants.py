@@ -248,7 +248,7 @@ def _functions(tree: ast.Module) -> dict[int, str]:
     def visit(node: ast.AST, prefix: str) -> None:
         for child in ast.iter_child_nodes(node):
             name = prefix
-            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 name = f"{prefix}.{child.name}".lstrip(".")
                 first = min([child.lineno, *(decorator.lineno for decorator in child.decorator_list)])
                 names.update(dict.fromkeys(range(first, (child.end_lineno or 0) + 1), name))
