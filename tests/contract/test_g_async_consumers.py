@@ -206,6 +206,21 @@ def test_trio_as_the_guest_of_asyncio() -> None:
 
 
 @every_loop
+def test_what_is_put_after_the_stop_is_not_delivered(loop: Loop) -> None:
+    """G2, C1: an item that a step still gave after the stop is dropped by the task that takes it."""
+
+    async def main() -> None:
+        numbers = BackgroundGenerator(range(3))
+        assert await numbers.aclose() is True
+        numbers._channel.put(42)
+        with pytest.raises(StopAsyncIteration):
+            await anext(aiter(numbers))
+        assert numbers.stats.delivered == 0
+
+    loop.run(main)
+
+
+@every_loop
 def test_any_object_is_an_item(loop: Loop) -> None:
     """G2, A1: None, exceptions, awaitables and objects that nobody may look at are ordinary items."""
     with BackgroundGenerator([1]) as other:
