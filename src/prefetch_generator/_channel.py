@@ -24,8 +24,8 @@ Either *look* or *take* has the lock first. If *look*, then *request* came befor
 the worker gets its token, before or after it falls asleep. If *take*, then *look* sees the room, and the worker does
 not sleep. A request is a `map` object that puts one token and is then exhausted, so it is granted once and there is no
 flag to clear. A token too many (of an owner that vanishes, or, without the GIL, of a request that two have granted at
-once) makes the worker look once more. A stop does as a
-consumer does: it stores `cancelled`, goes through the queue's lock, and grants the request; *look* looks for it too.
+once) makes the worker look once more. A stop does as a consumer does: it stores `cancelled`, goes through the queue's
+lock, and grants the request; *look* looks for it too.
 
 A consumer that finds no item does the same with a *bell* of its own: it announces the bell in `bells`, looks for news,
 which goes through the queue's lock, and sleeps on the bell; the worker puts the item, and then rings all bells. No
