@@ -1,7 +1,7 @@
 """Run an iterable in a background thread, a bounded number of items ahead of the loop that consumes it."""
 
 from prefetch_generator._decorator import background
-from prefetch_generator._errors import NotReadyError
+from prefetch_generator._errors import NotReadyError, SourceProcessError
 from prefetch_generator._generator import BackgroundGenerator, Stats
 from prefetch_generator._iterable import BackgroundIterable
 from prefetch_generator._stop import StopEvent, current_stop_event
@@ -12,6 +12,7 @@ __all__ = [
     "BackgroundGenerator",
     "BackgroundIterable",
     "NotReadyError",
+    "SourceProcessError",
     "Stats",
     "StopEvent",
     "__version__",
@@ -26,6 +27,7 @@ for _public in (
     BackgroundGenerator,
     BackgroundIterable,
     NotReadyError,
+    SourceProcessError,
     Stats,
     StopEvent,
     background,

@@ -5,22 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
 from functools import wraps
-from typing import ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from prefetch_generator._generator import BackgroundGenerator, checked_max_prefetch
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Method = Literal["spawn", "forkserver", "fork"]
 
 
 @overload
 def background(function: Callable[P, Iterable[T] | AsyncIterable[T]], /) -> Callable[P, BackgroundGenerator[T]]: ...
 @overload
 def background(
-    *, max_prefetch: int = 2
+    *, max_prefetch: int = 2, process: bool | Method = False
 ) -> Callable[[Callable[P, Iterable[T] | AsyncIterable[T]]], Callable[P, BackgroundGenerator[T]]]: ...
 def background(
-    *function: Callable[P, Iterable[T] | AsyncIterable[T]], max_prefetch: int = 2
+    *function: Callable[P, Iterable[T] | AsyncIterable[T]], max_prefetch: int = 2, process: bool | Method = False
 ) -> (
     Callable[P, BackgroundGenerator[T]]
     | Callable[[Callable[P, Iterable[T] | AsyncIterable[T]]], Callable[P, BackgroundGenerator[T]]]
@@ -35,9 +36,14 @@ def background(
     Args:
         function: The function; each call of it makes a new generator.
         max_prefetch: Items to be ahead, as for `BackgroundGenerator`.
+        process: Run the function in a process of its own, for sources that compute in Python: a thread cannot make
+            these faster. What is sent there and back is pickled. True takes the default start method of
+            `multiprocessing` (forkserver where that is fork); "spawn", "forkserver" or "fork" names one.
 
     Raises:
-        TypeError: At decoration: an argument is of the wrong type, or there are too many.
+        TypeError: At decoration: an argument is of the wrong type, or there are too many. At the call, with `process`:
+            the function or an argument cannot be sent to another process.
+        ValueError: At decoration: `process` is a start method that this platform does not have.
 
     >>> @background(max_prefetch=4)
     ... def squares(n: int):
@@ -47,9 +53,10 @@ def background(
     (14, 14)
     """
     bound = checked_max_prefetch(max_prefetch)
+    method = _checked_process(process)
 
     def decorate(function: Callable[P, Iterable[T] | AsyncIterable[T]]) -> Callable[P, BackgroundGenerator[T]]:
-        return _decorated(function, bound)
+        return _decorated(function, bound, method)
 
     if len(function) > 1:
         raise TypeError(f"background takes one function, got {function!r}: did you mean @background(max_prefetch=...)?")
@@ -57,16 +64,38 @@ def background(
 
 
 def _decorated(
-    function: Callable[P, Iterable[T] | AsyncIterable[T]], max_prefetch: int
+    function: Callable[P, Iterable[T] | AsyncIterable[T]], max_prefetch: int, process: bool | Method
 ) -> Callable[P, BackgroundGenerator[T]]:
     _check_function(function)
     name = getattr(function, "__name__", None)
+    if process is not False and inspect.isasyncgenfunction(function):
+        raise TypeError(f"function must not be `async def` with process={process!r}, got {function!r}")
 
     @wraps(function)
     def start(*args: P.args, **kwargs: P.kwargs) -> BackgroundGenerator[T]:
         return BackgroundGenerator(function(*args, **kwargs), max_prefetch, name=name)
 
-    return start
+    @wraps(function)
+    def start_process(*args: P.args, **kwargs: P.kwargs) -> BackgroundGenerator[T]:
+        from prefetch_generator._process_source import ProcessCall  # noqa: PLC0415 - which few need
+
+        method = process if isinstance(process, str) else None
+        call: Any = ProcessCall(function, args, kwargs, name or type(function).__name__, method)
+        return BackgroundGenerator(call, max_prefetch, name=name)
+
+    return start if process is False else start_process
+
+
+def _checked_process(process: Any) -> bool | Method:
+    if process is True or process is False:
+        return process
+    import multiprocessing  # noqa: PLC0415 - `import prefetch_generator` does without it
+
+    methods = multiprocessing.get_all_start_methods()
+    if process in methods:
+        return process  # type: ignore[no-any-return]  # one of the names
+    error = ValueError if isinstance(process, str) else TypeError
+    raise error(f"process must be True, False or one of {', '.join(map(repr, methods))}, got {process!r}")
 
 
 def _check_function(function: object) -> None:

@@ -8,3 +8,17 @@ class NotReadyError(TimeoutError):
 
     A class of its own, because the source may raise `TimeoutError` itself, which is forwarded, and is the end.
     """
+
+
+class SourceProcessError(RuntimeError):
+    """The process that ran a source has died, and not by its own will. The items it had sent came before this.
+
+    `exitcode` is what `multiprocessing.Process.exitcode` was: the negative number of the signal that has killed it, or
+    else its status; None if that is not known.
+    """
+
+    exitcode: int | None
+
+    def __init__(self, message: str, exitcode: int | None = None) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode

@@ -36,6 +36,9 @@ def _stop_all() -> None:
     kept = _readers() if stuck else None
     for worker in stuck:
         worker.kept = kept
+        source = worker.source
+        if source is not None:
+            worker.kill_source(source)
     live.difference_update(stuck)  # whoever comes here again, as a spawned child does, need not wait again
     with ExitStack() as stack:  # a hook that raises stops no other report
         for worker in workers.difference(stuck):
@@ -82,6 +85,12 @@ def hear_of_the_end_of_a_child() -> None:
     if util._exiting:  # pragma: no cover - a child that ends by os._exit reports nothing
         # The finalizers have been run, and only threads are waited for. This is one of them.
         threading.Thread(target=_stop_all_after_the_others).start()
+
+
+def come_before_children_are_joined() -> None:
+    """See that `_stop_all` runs before `multiprocessing` waits for the children of this process."""
+    if not _Child.finalizer or not _Child.finalizer.still_active():
+        _register_finalizer()
 
 
 def _register_finalizer(_: object = None) -> None:

@@ -15,7 +15,7 @@ from prefetch_generator._atomic import raise_held
 from prefetch_generator._bell import deadline_after
 from prefetch_generator._channel import OWN_SOURCE, Channel
 from prefetch_generator._stop import StopEvent, own_event, source_context
-from prefetch_generator._worker import Source, Worker, is_ours, produce
+from prefetch_generator._worker import Source, SourceMaker, Worker, is_ours, produce
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # type checkers bring it along, so it is no dependency
@@ -312,8 +312,10 @@ def is_iterable(iterable: object) -> TypeGuard[Iterable[Any]]:
 
 
 def _make_source(iterable: object) -> Source:
+    if isinstance(iterable, SourceMaker):
+        return iterable.make_source()
     if is_iterable(iterable):  # an object with both sides is a synchronous source
-        return Source(iterable, iter(iterable), produce, _close_source)
+        return Source(iterable, iter(iterable), produce, close_source)
     if not isinstance(iterable, AsyncIterable):
         raise TypeError(f"iterable must be an iterable, or an asynchronous one, got {iterable!r}")
     from prefetch_generator._async_source import make_source  # noqa: PLC0415 - which few need
@@ -321,7 +323,7 @@ def _make_source(iterable: object) -> Source:
     return make_source(iterable)
 
 
-def _close_source(source: Iterator[Any]) -> None:
+def close_source(source: Iterator[Any] | None) -> None:
     """Close it as `yield from` would (PEP 380)."""
     close: Any = getattr(source, "close", None)
     if close is None:

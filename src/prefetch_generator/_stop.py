@@ -210,6 +210,11 @@ class _Exit:
     event = StopEvent()
 
 
+def is_exiting(event: StopEvent) -> bool:
+    """Return whether a generator's own event is set because this process ends."""
+    return event._exit is not None and event._exit._flag
+
+
 def announce_exit() -> None:
     """Make `is_set()` true, in one step, for every generator's own event made so far; their `set()` is to follow."""
     _Exit.event._flag = True

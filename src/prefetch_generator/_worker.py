@@ -54,6 +54,16 @@ class Source(NamedTuple):
     iterator: Any
     produce: Callable[[Channel[Any], Any], BaseException | None]
     close: Callable[[Any], object]
+    where: Callable[[Any], str | None] = lambda _: None  # the place that it is at, if no frame tells
+    kill: Callable[[Any], object] = lambda _: None  # end what would outlast this process
+
+
+class SourceMaker:
+    """An iterable of this package's own, which knows how it is run."""
+
+    def make_source(self) -> Source:
+        """Return how a worker runs it."""
+        raise NotImplementedError
 
 
 class Worker:
@@ -73,7 +83,9 @@ class Worker:
         "ended",
         "iterable",
         "kept",
+        "kill_source",
         "may_begin",
+        "place_of_source",
         "produce",
         "source",
         "stop",
@@ -87,6 +99,8 @@ class Worker:
         self.source: Any = source.iterator
         self.produce = source.produce
         self.close_source = source.close
+        self.place_of_source = source.where
+        self.kill_source = source.kill
         self.channel = channel
         self.stop = stop
         self.may_begin: bool | None = None  # whether the thread may touch the source; None until the constructor knows
@@ -179,6 +193,9 @@ class Worker:
         Not the innermost, which is often deep in somebody else's library. Where all are ours, the source is another
         generator, and that knows.
         """
+        place = self.place_of_source(self.source)
+        if place is not None:
+            return place
         frame = getattr(self.source, "ag_frame", None)  # of an asynchronous generator: not on the stack while it awaits
         if frame is None:
             frame = _awaiting(source_context(self.channel.worker_ident))

@@ -1,0 +1,248 @@
+"""The child: the process that runs a source, on its main thread. Its worker tells it of room, and to stop."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import math
+import os
+import selectors
+import signal
+import socket
+import threading
+import time
+import traceback
+from multiprocessing.process import parent_process
+from typing import Any
+
+from prefetch_generator._bell import Bell
+from prefetch_generator._generator import close_source
+from prefetch_generator._process_call import Call, Packed
+from prefetch_generator._process_wire import (
+    CLOSE_FAILED,
+    CLOSED,
+    END,
+    FAILED,
+    ITEM,
+    NO_BOUND,
+    ROOM,
+    STOP,
+    Pipe,
+    Sender,
+    dumps,
+    reader_of,
+    writer_of,
+)
+from prefetch_generator._stop import StopEvent, enter_source_context
+from prefetch_generator._worker import as_raised_by_source, is_exit
+
+INTERRUPT_AFTER = 1.0  # seconds from a stop to the interruption of a step
+LEAVE_AFTER = 2.0  # seconds from a stop to the end
+HURRIED = 0.5  # seconds from the parent's end to the interruption, and from there to the end
+
+
+def run(
+    wire: socket.socket,
+    room: Pipe,
+    call: Call | Packed,
+    parent: int,
+    inherited: list[socket.socket],
+) -> None:
+    """Run the source to its end: the target of the `Process`."""
+    for one in inherited:
+        one.close()  # the worker's, which a fork has copied
+    child = _Child(wire, room, call)
+    signal.signal(signal.SIGINT, child.handle_interrupt)
+    threading.Thread(target=child.watch, args=(parent,), name="BackgroundGenerator-watch", daemon=True).start()
+    with contextlib.suppress(_WorkerIsGone):
+        child.send_end(*child.run_source())
+
+
+class _WorkerIsGone(Exception):  # noqa: N818 - not an error: there is nobody to tell
+    """Nobody receives any more."""
+
+
+class _Child(Bell):
+    """What the main thread, which runs the source, and the thread that watches share. Rung by a stop, it wakes main."""
+
+    __slots__ = (
+        "_call",
+        "_here",
+        "_in_source",
+        "_interruption",
+        "_is_due",
+        "_left",
+        "_pid",
+        "_read",
+        "_room",
+        "_sender",
+        "_stop",
+        "_wire",
+    )
+
+    def __init__(self, wire: socket.socket, room: Pipe, call: Call | Packed) -> None:
+        self._wire = wire
+        self._room = room
+        self._read = reader_of(room[0])
+        self._left: float = 0  # items that may be made before there is more room
+        self._call = call
+        self._stop = StopEvent()
+        self._stop.listen(self)
+        self._here = enter_source_context(self._stop)
+        self._sender = Sender(wire)
+        self._pid = os.getpid()
+        self._in_source = False  # whether the main thread is in the user's code
+        self._is_due = False  # whether that code has had its time
+        self._interruption: BaseException | None = None
+
+    # The main thread.
+
+    def run_source(self) -> tuple[bytes, object]:
+        """Send what the source gives; return how it ended, as a frame's kind and content."""
+        source: Any = None
+        try:
+            while self._has_room():
+                self._in_source = True
+                if source is None:
+                    source = iter(self._call.make())
+                item = next(source)
+                self._in_source = False
+                failure = self._send(ITEM, item)
+                del item  # nothing here keeps it while the source makes the next
+                if failure is not None:
+                    self._close(source)
+                    return FAILED, _described(failure)
+        except _WorkerIsGone:
+            raise
+        except BaseException as failure:
+            self._in_source = False
+            return self._ended_by(as_raised_by_source(failure))
+        return self._close(source)
+
+    def _has_room(self) -> bool:
+        """Wait for room; return False if the source is to stop."""
+        while not self._left and not self._stop.is_set():
+            said = self._read(1 << 16)
+            self._left = math.inf if NO_BOUND in said else said.count(ROOM)
+            self._sender.spare = max(self._sender.spare, self._left)  # the first time, this is the bound
+        self._left -= 1
+        return not self._stop.is_set()
+
+    def _send(self, kind: bytes, it: object) -> BaseException | None:
+        """Send it; return why that cannot be done."""
+        if os.getpid() != self._pid:
+            os._exit(1)  # a fork that the source has made, and that has come out of it
+        buffers: list[memoryview] = []
+        try:
+            pickled = dumps(it, buffers)
+        except BaseException as error:
+            what = "an item" if kind == ITEM else "the return value"
+            failure = TypeError(f"{what} of the source cannot be sent from its process, got {type(it)!r}: {error}")
+            failure.__cause__ = error
+            return failure
+        try:
+            self._sender.send(kind, pickled, buffers)
+        except OSError:
+            raise _WorkerIsGone from None
+        return None
+
+    def send_end(self, kind: bytes, it: object) -> None:
+        """Say how the source ended."""
+        failure = self._send(kind, it)
+        if failure is not None:
+            self._send(FAILED, _described(failure))
+
+    def _ended_by(self, failure: BaseException) -> tuple[bytes, object]:
+        heard, self._here.heard = self._here.heard, True
+        if isinstance(failure, StopIteration):
+            return (CLOSED, None) if heard else (END, failure.value)
+        if failure is self._interruption or (heard and is_exit(failure)):
+            return CLOSED, None
+        return CLOSE_FAILED if heard else FAILED, _described(failure)
+
+    def _close(self, source: Any) -> tuple[bytes, object]:
+        self._here.heard = True  # from here on the clean-up may use other generators
+        self._in_source = True
+        try:
+            close_source(source)
+        except BaseException as failure:
+            if failure is not self._interruption:
+                return CLOSE_FAILED, _described(as_raised_by_source(failure))
+        finally:
+            self._in_source = False
+        return CLOSED, None
+
+    def handle_interrupt(self, *_: object) -> None:
+        """Interrupt the source as Ctrl-C would, if it is due. Ctrl-C itself is the parent's affair."""
+        if self._is_due and self._in_source:
+            self._is_due = False
+            self._interruption = KeyboardInterrupt("the source was told to stop, and was busy still")
+            raise self._interruption
+
+    # The thread that watches.
+
+    def watch(self, parent: int) -> None:
+        """Wait until the worker says stop, or the parent ends; then see that this process ends in time."""
+        main = threading.main_thread().ident
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wire, selectors.EVENT_READ)
+            end = _end_of(parent)
+            if end is not None:
+                selector.register(end, selectors.EVENT_READ)
+                selector.select()
+            hurry = end is None or self._word() != STOP
+            # On a thread of its own, for a callback of `on_set` may take long, or hang.
+            threading.Thread(target=self._stop.set, daemon=True).start()
+            selector.unregister(self._wire)
+            if hurry:
+                time.sleep(HURRIED)
+            else:
+                hurry = bool(selector.select(INTERRUPT_AFTER))  # the parent may end meanwhile
+            self._is_due = True
+            _interrupt(main)
+            if hurry or selector.select(LEAVE_AFTER - INTERRUPT_AFTER):
+                time.sleep(HURRIED)
+        os._exit(1)
+
+    def _word(self) -> bytes:
+        """Return what the worker says; nothing if it does not, because the process is gone that it was in."""
+        try:
+            return self._wire.recv(1, getattr(socket, "MSG_DONTWAIT", 0))
+        except OSError:
+            return b""
+
+    def ring(self, _: object = None) -> None:
+        """Wake the main thread, if it waits for room."""
+        writer_of(self._room[1])(STOP)
+
+
+def _end_of(parent: int) -> int | None:
+    """Return what can be read from once the parent has ended; None if it has."""
+    # What `multiprocessing` has for this is a pipe, which every process that the parent forks later holds open too.
+    try:
+        return os.pidfd_open(parent)
+    except ProcessLookupError:
+        return None
+    except (AttributeError, OSError):  # another system, or one that forbids it
+        process = parent_process()
+        return None if process is None else process.sentinel
+
+
+def _interrupt(main: int | None) -> None:
+    # To that thread: a system call is interrupted only in the thread that the signal comes to.
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+
+def _described(failure: BaseException) -> tuple[bytes | None, str]:
+    """Return a failure as it is sent: pickled, if it can be, and as text."""
+    try:
+        text = "".join(traceback.format_exception(failure))
+    except Exception:  # of an exception that cannot be printed
+        text = f"{type(failure).__qualname__}, which cannot be printed"
+    try:
+        return dumps(failure), text
+    except Exception:
+        return None, text

@@ -1,0 +1,299 @@
+"""The wire between a source's process and its worker: frames through a socket, and memory for large buffers.
+
+A frame is a head, the sizes of its buffers, a pickle, and those buffers that do not lie in shared memory. A segment of
+that memory has no name: its descriptor is sent once, and the kernel frees it with the last process that maps it. The
+board, one more segment, has a byte for each of the others: 1 from when the source's process fills it until the last
+array over it is gone in the worker's process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import pickle
+import socket
+import struct
+import sys
+import weakref
+from array import array
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from multiprocessing.connection import Connection
+from typing import Any
+
+ITEM, END, FAILED, CLOSED, CLOSE_FAILED, BOARD, SEGMENT, TRIM = (bytes([code]) for code in b"iefcxbst")
+STOP, HURRY = b"s", b"h"  # the worker's one word through the socket: the source is to stop; at exit, in half the time
+ROOM, NO_BOUND = b"r", b"u"  # what goes through the pipe: room for one item, or for any number
+
+LARGE = 64 * 1024  # bytes from which on a buffer is not pickled
+_HEAD = struct.Struct("=cIqQ")  # kind, number of buffers, number of the segment (-1: none), size
+_SIZE = struct.Struct("=Q")
+_PAGE = 64  # bytes: where a buffer may begin in a segment
+_MOST = 1 << 16  # segments; a board of 64 KB
+_HAS_MEMORY = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
+_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+# Through which a worker's consumers announce room: not a socket, for that would be full after some 300 single bytes.
+Pipe = tuple[Connection, Connection] | tuple[socket.socket, socket.socket]
+
+
+def make_pipe() -> Pipe:
+    """Return both ends, to read from and to write to."""
+    if sys.platform == "win32":  # where a pipe cannot be waited for
+        near, far = socket.socketpair()
+        return far, near
+    reader, writer = os.pipe()
+    return Connection(reader, writable=False), Connection(writer, readable=False)
+
+
+def reader_of(end: Connection | socket.socket) -> Callable[[int], bytes]:
+    """Return a function in C that reads from it."""
+    return end.recv if isinstance(end, socket.socket) else partial(os.read, end.fileno())
+
+
+def writer_of(end: Connection | socket.socket) -> Callable[[bytes], int]:
+    """Return a function in C that writes to it."""
+    return end.send if isinstance(end, socket.socket) else partial(os.write, end.fileno())
+
+
+class Sender:
+    """The end of the wire that belongs to the source's process."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self._wire = wire
+        self._segments: list[mmap.mmap] = []
+        self._board: mmap.mmap | None = None
+        self.spare: float = 0  # how many segments may lie unused
+
+    def send(self, kind: bytes, pickled: bytes, buffers: list[memoryview]) -> None:
+        """Send what `dumps` has made. Raises OSError if nobody receives it."""
+        number = self._fill(buffers) if buffers else -1
+        sizes = b"".join(_SIZE.pack(buffer.nbytes) for buffer in buffers)
+        head = _HEAD.pack(kind, len(buffers), number, len(pickled)) + sizes
+        if len(pickled) < LARGE:
+            self._wire.sendall(head + pickled)
+        else:
+            self._wire.sendall(head)
+            self._wire.sendall(pickled)
+        if number < 0:
+            for buffer in buffers:
+                self._wire.sendall(buffer)
+
+    def _fill(self, buffers: list[memoryview]) -> int:
+        """Copy the buffers into a segment that nobody uses; return its number, -1 if there is none to be had."""
+        if not _HAS_MEMORY:
+            return -1
+        try:
+            number = self._free_segment(sum(map(_room, buffers)))
+        except (OSError, ValueError):  # too little memory, too many descriptors or mappings
+            return -1
+        start, segment = 0, self._segments[number]
+        for buffer in buffers:
+            segment[start : start + buffer.nbytes] = buffer
+            start += _room(buffer)
+        assert self._board is not None  # noqa: S101 - for the type checkers: it comes before the first segment
+        self._board[number] = 1
+        return number
+
+    def _free_segment(self, size: int) -> int:
+        if self._board is None:
+            self._board = self._new(BOARD, 0, _MOST)
+        segments = self._segments
+        number = self._board.find(b"\0", 0, len(segments))
+        if number < 0:
+            number = len(segments)
+            if number == _MOST:
+                raise OSError("no more segments")
+            segments.append(self._new(SEGMENT, number, size))
+        elif len(segments[number]) < size:
+            segments[number] = self._new(SEGMENT, number, size)
+        before = len(segments)
+        while len(segments) > number + 1 and not self._board[len(segments) - 1] and self._unused() > self.spare:
+            segments.pop()
+        if len(segments) < before:
+            self._wire.sendall(_HEAD.pack(TRIM, 0, len(segments), 0))
+        return number
+
+    def _unused(self) -> int:
+        assert self._board is not None  # noqa: S101 - for the type checkers
+        return self._board[: len(self._segments)].count(0)
+
+    def _new(self, kind: bytes, number: int, size: int) -> mmap.mmap:
+        descriptor = os.memfd_create("prefetch_generator")
+        try:
+            os.ftruncate(descriptor, size)
+            memory = mmap.mmap(descriptor, size)
+            head = _HEAD.pack(kind, 0, number, size)
+            self._wire.sendall(head[socket.send_fds(self._wire, [head], [descriptor]) :])
+        finally:
+            os.close(descriptor)
+        return memory
+
+
+class Receiver:
+    """The worker's end of the wire, whose socket must not block."""
+
+    def __init__(self, wire: socket.socket, wait: Callable[[], bool]) -> None:
+        """`wait` sleeps until there may be something to read, and returns False once no more can come."""
+        self._wire = wire
+        self._wait = wait
+        self._space = memoryview(bytearray(LARGE))
+        self._start = self._end = 0  # of what has been received and not been used, in that space
+        self._descriptors = array("i")
+        self._board: mmap.mmap | None = None
+        self._segments: dict[int, _Segment] = {}
+        self._frame: tuple[memoryview | bytes, list[Any]] = b"", []
+
+    def receive(self) -> bytes:
+        """Return the kind of the next frame, once all of it is there for `load`. Raises EOFError at the end."""
+        while True:
+            kind, buffers, number, size = _HEAD.unpack(self._take(_HEAD.size))
+            if kind in (BOARD, SEGMENT):
+                self._map(kind, number, size)
+            elif kind == TRIM:
+                for last in [it for it in self._segments if it >= number]:
+                    del self._segments[last]
+            else:
+                self._receive_rest(buffers, number, size)
+                return kind  # type: ignore[no-any-return]  # `unpack` knows no types
+
+    def _receive_rest(self, buffers: int, number: int, size: int) -> None:
+        if not buffers:
+            self._frame = self._take(size), []
+            return
+        sizes = [_SIZE.unpack(self._take(_SIZE.size))[0] for _ in range(buffers)]
+        pickled = bytes(self._take(size))  # for the space it is in is used again
+        if number < 0:
+            self._frame = pickled, [self._take_all(size) for size in sizes]
+        else:
+            assert self._board is not None  # noqa: S101 - for the type checkers: it comes before the first segment
+            self._frame = pickled, self._segments[number].lend(sizes, self._board, number)
+
+    def load(self) -> Any:
+        """Unpickle what was received. Once, for nothing may refer to its buffers afterwards but what is returned."""
+        (pickled, buffers), self._frame = self._frame, (b"", [])
+        return pickle.loads(pickled, buffers=buffers)  # noqa: S301 - our own child's
+
+    def _map(self, kind: bytes, number: int, size: int) -> None:
+        descriptor = self._descriptors.pop(0)
+        try:
+            memory = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+        if kind == BOARD:
+            self._board = memory
+        else:
+            self._segments[number] = _Segment(memory)
+
+    def _take(self, size: int) -> memoryview:
+        """Return so many bytes; what is not larger than the space is valid until the next call."""
+        if size > len(self._space):
+            return memoryview(self._take_all(size))
+        if self._start + size > len(self._space):
+            rest = bytes(self._space[self._start : self._end])
+            self._space[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        while self._end - self._start < size:
+            self._end += self._read(self._space[self._end :])
+        taken = self._space[self._start : self._start + size]
+        self._start += size
+        if self._start == self._end:
+            self._start = self._end = 0
+        return taken
+
+    def _take_all(self, size: int) -> bytearray:
+        """Return so many bytes, in memory of their own."""
+        here = min(size, self._end - self._start)
+        taken = bytearray(size)
+        taken[:here] = self._space[self._start : self._start + here]
+        self._start += here
+        with memoryview(taken) as whole:
+            while here < size:
+                here += self._read(whole[here:])
+        return taken
+
+    def _read(self, view: memoryview) -> int:
+        is_over = False
+        while True:
+            try:
+                size = self._receive_into(view)
+            except BlockingIOError:
+                if is_over:
+                    raise EOFError from None
+                is_over = not self._wait()  # what came before the end can still be read
+            except ConnectionError:  # Windows' word for a process that has died
+                raise EOFError from None
+            else:
+                if not size:
+                    raise EOFError
+                return size
+
+    def _receive_into(self, view: memoryview) -> int:
+        if not _HAS_MEMORY:
+            return self._wire.recv_into(view)
+        size, ancillary, _, _ = self._wire.recvmsg_into([view], 64, _FLAGS)
+        for _, _, data in ancillary:
+            self._descriptors.frombytes(data)
+        return size
+
+
+class _Segment:
+    """A segment in the worker's process, which may be lent to one item at a time."""
+
+    __slots__ = ("_array", "_memory", "_released")
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+        # What exports the memory must be a new object for each item, so that a weak reference sees the last array go.
+        # A memoryview is none: another one over the same memory may outlive it.
+        self._array = ctypes.c_ubyte * len(memory)
+        self._released: object = None
+
+    def lend(self, sizes: list[int], board: mmap.mmap, number: int) -> list[memoryview]:
+        exporter = self._array.from_buffer(self._memory)
+        # In C, for an array may be freed anywhere, and a finalizer in Python be interrupted on its first bytecode.
+        self._released = weakref.ref(exporter, partial(next, map(board.__setitem__, repeat(number), repeat(0))))
+        whole = pickle.PickleBuffer(exporter).raw()
+        views, start = [], 0
+        for size in sizes:
+            views.append(whole[start : start + size])
+            start += _room(views[-1])
+        return views
+
+
+def _room(buffer: memoryview) -> int:
+    return -(-buffer.nbytes // _PAGE) * _PAGE
+
+
+def dumps(it: object, buffers: list[memoryview] | None = None) -> bytes:
+    """Pickle `it`, all but its large buffers, which are appended to `buffers`, if that is given."""
+    keep = None if buffers is None else partial(_is_small, buffers)
+    try:
+        if "torch" in sys.modules:
+            from prefetch_generator._process_torch import dumps_with_tensors  # noqa: PLC0415 - which few need
+
+            return dumps_with_tensors(it, keep)
+        return pickle.dumps(it, protocol=5, buffer_callback=keep)
+    except Exception:
+        # Of a class that lives in a notebook, say: the function, which came by value, has brought this along.
+        cloudpickle = sys.modules.get("cloudpickle")
+        if cloudpickle is None:
+            raise
+        if buffers is not None:
+            buffers.clear()
+        pickled: bytes = cloudpickle.dumps(it, protocol=5, buffer_callback=keep)
+        return pickled
+
+
+def _is_small(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Return True if it is to be pickled; else append it to `buffers`."""
+    try:
+        raw = buffer.raw()
+    except BufferError:  # it is not contiguous
+        return True
+    if raw.nbytes >= LARGE:
+        buffers.append(raw)
+    return raw.nbytes < LARGE
