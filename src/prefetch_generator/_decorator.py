@@ -68,6 +68,7 @@ def _decorated(
 ) -> Callable[P, BackgroundGenerator[T]]:
     _check_function(function)
     name = getattr(function, "__name__", None)
+    shown = name or type(function).__name__
     if process is not False and inspect.isasyncgenfunction(function):
         raise TypeError(f"function must not be `async def` with process={process!r}, got {function!r}")
 
@@ -80,8 +81,8 @@ def _decorated(
         from prefetch_generator._process_source import ProcessCall  # noqa: PLC0415 - which few need
 
         method = process if isinstance(process, str) else None
-        call: Any = ProcessCall(function, args, kwargs, name or type(function).__name__, method)
-        return BackgroundGenerator(call, max_prefetch, name=name)
+        call: Any = ProcessCall(function, args, kwargs, shown, method)
+        return BackgroundGenerator(call, max_prefetch, name=shown)
 
     return start if process is False else start_process
 
