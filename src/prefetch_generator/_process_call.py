@@ -97,7 +97,7 @@ def _by_name(function: Any) -> _Name | None:
         try:
             if name.find() is function:
                 return name
-        except AttributeError:
+        except Exception:  # of a module's own `__getattr__`, say
             break
     return None
 

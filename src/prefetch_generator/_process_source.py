@@ -49,6 +49,7 @@ from prefetch_generator._stop import SourceContext, is_exiting, source_context
 from prefetch_generator._worker import Source, SourceMaker, as_raised_by_source
 
 _MOST = 1 << 14  # items ahead, for a pipe of 16 KB, the smallest there is, takes so many bytes without blocking
+_LINGER = 5.0  # seconds that a child has to end in, once its source has come to its own end
 _GUARD = "does the main module make the call only under `if __name__ == '__main__':`?"
 
 
@@ -206,9 +207,9 @@ class _Link(Bell):
                 self.kill()
 
     def _wait_for_end(self) -> None:
-        """Wait until the child has ended, which it may be long about: its own children, for instance."""
+        """Wait until the child has ended, which may take it a while: it may have threads and children of its own."""
         self._selector.unregister(self._wire)
-        self._deadline = min(self._deadline, monotonic() + LEAVE_AFTER)
+        self._deadline = min(self._deadline, monotonic() + _LINGER)
         while self._wait():
             pass
         self._process.join()
@@ -226,10 +227,9 @@ class _Link(Bell):
 
     def _tell(self) -> None:
         """Have the child stop, and in time."""
-        if self._deadline == math.inf:
-            self._deadline = monotonic() + LEAVE_AFTER
-            with contextlib.suppress(OSError):  # it is gone
-                self._wire.send(HURRY if is_exiting(self._context.stop) else STOP)
+        self._deadline = min(self._deadline, monotonic() + LEAVE_AFTER)
+        with contextlib.suppress(OSError):  # it is gone
+            self._wire.send(HURRY if is_exiting(self._context.stop) else STOP)
 
     def ring(self, _: object = None) -> None:
         """Wake the worker. Never waits."""

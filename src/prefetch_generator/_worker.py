@@ -136,6 +136,7 @@ class Worker:
         self.may_begin = False
         self.channel.wakeups.put(None)
         self.join()
+        self.source = self.iterable = None  # a process that waits for its worker ends with this
 
     def abandon(self) -> None:
         """Stop because the generator was dropped. Never waits; called by a finalizer, at any bytecode of any thread."""
@@ -193,10 +194,11 @@ class Worker:
         Not the innermost, which is often deep in somebody else's library. Where all are ours, the source is another
         generator, and that knows.
         """
-        place = self.place_of_source(self.source)
+        source = self.source
+        place = None if source is None else self.place_of_source(source)
         if place is not None:
             return place
-        frame = getattr(self.source, "ag_frame", None)  # of an asynchronous generator: not on the stack while it awaits
+        frame = getattr(source, "ag_frame", None)  # of an asynchronous generator: not on the stack while it awaits
         if frame is None:
             frame = _awaiting(source_context(self.channel.worker_ident))
         if frame is not None:
