@@ -87,13 +87,13 @@ def test_code_runs(block: Block, tmp_path: Path) -> None:
 def test_the_commands_are_those_that_ci_runs() -> None:
     """The two commands stand alone, and what follows `pip install` is what .ci/run does with the result."""
     commands = [block.code.strip() for block in blocks() if block.language == "sh"]
-    assert commands == ["pip install . && python -m prefetch_generator", "pip install '.[test]' && pytest"]
+    assert commands == ["pip install . && python -m prefetch_generator", "pip install '.[test]' && pytest -n auto"]
     ci = ROOT / ".ci" / "run"
     if not ci.exists():
         pytest.skip(".ci/run is not part of the source distribution")
     lines = ci.read_text(encoding="utf-8").splitlines()
     assert "pip install --quiet '.[test]'" in lines
-    assert "check pytest" in lines
+    assert "check pytest -n auto" in lines
     assert any(line.startswith("check python -m prefetch_generator") for line in lines)
 
 
