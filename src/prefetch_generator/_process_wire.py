@@ -146,6 +146,7 @@ class Receiver:
         self._board: mmap.mmap | None = None
         self._segments: dict[int, _Segment] = {}
         self._frame: tuple[memoryview | bytes, list[Any]] = b"", []
+        _receivers.add(weakref.ref(self, _receivers.discard))
 
     def receive(self) -> bytes:
         """Return the kind of the next frame, once all of it is there for `load`. Raises EOFError at the end."""
@@ -176,6 +177,10 @@ class Receiver:
         """Unpickle what was received. Once, for nothing may refer to its buffers afterwards but what is returned."""
         (pickled, buffers), self._frame = self._frame, (b"", [])
         return pickle.loads(pickled, buffers=buffers)  # noqa: S301 - our own child's
+
+    def forget(self) -> None:
+        """Give no segment back."""
+        self._segments.clear()
 
     def _map(self, kind: bytes, number: int, size: int) -> None:
         descriptor = self._descriptors.pop(0)
@@ -238,6 +243,19 @@ class Receiver:
         for _, _, data in ancillary:
             self._descriptors.frombytes(data)
         return size
+
+
+_receivers: set[weakref.ref[Receiver]] = set()
+
+
+def _after_fork_in_child() -> None:
+    # Here the board is the same memory, and what happens to this process's copies of the arrays is not to be told there.
+    for receiver in [it for reference in _receivers if (it := reference()) is not None]:
+        receiver.forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class _Segment:
