@@ -249,7 +249,7 @@ _receivers: set[weakref.ref[Receiver]] = set()
 
 
 def _after_fork_in_child() -> None:
-    # Here the board is the same memory, and what happens to this process's copies of the arrays is not to be told there.
+    # The board is the same memory here, and what becomes of this process's copies is not to be told there.
     for receiver in [it for reference in _receivers if (it := reference()) is not None]:
         receiver.forget()
 
