@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import traceback
+from contextvars import Context
 from multiprocessing.process import parent_process
 from typing import Any
 
@@ -55,7 +56,8 @@ def run(
     signal.signal(signal.SIGINT, child.handle_interrupt)
     threading.Thread(target=child.watch, args=(parent,), name="BackgroundGenerator-watch", daemon=True).start()
     with contextlib.suppress(_WorkerIsGone):
-        child.send_end(*child.run_source())
+        # In a context of its own: a fork would bring that of the caller along, and the other start methods do not.
+        child.send_end(*Context().run(child.run_source))
 
 
 class _WorkerIsGone(Exception):  # noqa: N818 - not an error: there is nobody to tell
