@@ -67,7 +67,8 @@ class Packed:
         loads = pickle.loads  # our own parent's
         loaded = loads(function)
         call = loaded.find() if isinstance(loaded, _Name) else loaded
-        return call(*map(loads, args), **{key: loads(it) for key, it in kwargs.items()})
+        # Not `map`: a StopIteration would end that, and the call be made with the arguments before it.
+        return call(*[loads(it) for it in args], **{key: loads(it) for key, it in kwargs.items()})
 
 
 class _Name(NamedTuple):
