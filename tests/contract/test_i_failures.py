@@ -285,9 +285,10 @@ def test_a_child_that_crashes() -> None:
     assert "(SIGSEGV)" in str(failure)
 
 
-@every_method
-@pytest.mark.parametrize("status", [None, 0, 3, "a message"])
-def test_sys_exit_is_an_exception_like_others(status: Any, method: Any) -> None:
+@pytest.mark.parametrize(
+    ("method", "status"), [*((one, 0) for one in METHODS), *((CHEAPEST, status) for status in (None, 3, "a message"))]
+)
+def test_sys_exit_is_an_exception_like_others(method: Any, status: Any) -> None:
     """I4: `SystemExit` is no death: it is forwarded (I3)."""
     before, failure = outcome(in_process(failures.exiting, status, method=method))
     assert before == [0]
@@ -408,10 +409,9 @@ def killed_when_asleep(process: int) -> Any:
 
 
 @posix
-@every_method
-def test_killed_while_the_consumer_sleeps(method: Any) -> None:
+def test_killed_while_the_consumer_sleeps() -> None:
     """I4: within 0.1 s: a consumer that waits for an item hears of it."""
-    with waiting([], method=method) as (items, process), killed_when_asleep(process):
+    with waiting([]) as (items, process), killed_when_asleep(process):
         begun = time.monotonic()
         with pytest.raises(SourceProcessError):
             next(items)
