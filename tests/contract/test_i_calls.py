@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, background
+from prefetch_generator import BackgroundGenerator, NotReadyError, _process_source, background
 from tests.helpers import LONG, needs, python
 
 from . import process_calls as calls
@@ -42,9 +42,12 @@ def in_process(function: Callable[..., Any], *args: Any, method: Any = CHEAPEST,
     return background(process=method, **options)(function)(*args)
 
 
+BEFORE = "from prefetch_generator import background\n"
+
+
 def script(path: Path, text: str, returncode: int = 0, **environment: Any) -> tuple[str, str]:
     """Run a script that has a file of its own, in a process of its own; return what it wrote."""
-    path.write_text("from prefetch_generator import background\n" + textwrap.dedent(text), encoding="utf-8")
+    path.write_text(BEFORE + textwrap.dedent(text), encoding="utf-8")
     return python(str(path), returncode=returncode, **environment)
 
 
@@ -220,7 +223,7 @@ def test_the_function_of_a_script_is_found_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_installed", [pytest.param(True, marks=needs("cloudpickle")), False])
 def test_the_function_of_a_command_line(is_installed: bool) -> None:
     """I1: a notebook's is sent with `cloudpickle`, and is otherwise a `TypeError`: and so is one of `python -c`."""
-    text = "from prefetch_generator import background\n" + counts(AFRESH, without_cloudpickle=not is_installed)
+    text = BEFORE + counts(AFRESH, without_cloudpickle=not is_installed)
     out, err = python("-c", text, returncode=int(not is_installed))
     assert out.split("\n")[:-1] == ["0 1 2"] * len(AFRESH) * is_installed
     assert ("TypeError: function of count() cannot be sent to another process" in err) is not is_installed
@@ -255,6 +258,13 @@ def test_a_daemonic_process_may_have_no_children() -> None:
             in_process(calls.count, 3)
     finally:
         del process._config["daemon"]  # type: ignore[attr-defined]
+
+
+def test_a_thread_that_is_a_greenlet_cannot_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I1: Where gevent has patched `threading`, the call is an error that says so."""
+    monkeypatch.setattr(_process_source, "threads_are_greenlets", lambda: True)
+    with pytest.raises(RuntimeError, match=r"^a source in a process needs a thread of its own, and gevent has patched"):
+        in_process(calls.count, 3)
 
 
 @pytest.mark.parametrize("method", [True, *METHODS])
@@ -364,6 +374,22 @@ def test_a_bound_larger_than_a_pipe_takes() -> None:
 
 ITEMS: list[Any] = [None, False, 0, "", (), [1, [2]], {"a": {1, 2}}, 1.5, 10**100, b"\0\xff", "\ud800", range(3)]
 ITEMS += [ValueError, print, NotImplemented, ..., bytearray(3), Equal(1, Equal("two")), StopIteration, "x" * 100_000]
+
+
+@needs("torch")
+def test_tensors_as_arguments_are_copied(tmp_path: Path) -> None:
+    """I2: arguments are pickled: tensors too, which PyTorch would share with the process."""
+    text = """
+        import torch
+        from tests.contract.process_calls import given
+        if __name__ == "__main__":
+            tensor = torch.zeros(2)
+            tensors = background(process="forkserver")(given)(tensor)
+            tensor += 1
+            print(*next(tensors).tolist())
+    """
+    (tmp_path / "main.py").write_text(BEFORE + textwrap.dedent(text), encoding="utf-8")
+    assert python(str(tmp_path / "main.py"), strict=False, PYTHONPATH=os.pathsep.join(sys.path))[0] == "0.0 0.0\n"
 
 
 @every_method
