@@ -42,7 +42,7 @@ def background(
 
     Raises:
         TypeError: At decoration: an argument is of the wrong type, or there are too many. At the call, with `process`:
-            the function or an argument cannot be sent to another process.
+            the function or an argument cannot be sent to another process, or it takes no such arguments.
         ValueError: At decoration: `process` is a start method that this platform does not have.
 
     >>> @background(max_prefetch=4)
@@ -80,6 +80,8 @@ def _decorated(
     def start_process(*args: P.args, **kwargs: P.kwargs) -> BackgroundGenerator[T]:
         from prefetch_generator._process_source import ProcessCall  # noqa: PLC0415 - which few need
 
+        if inspect.isfunction(function):  # of another callable, nobody can tell for certain what it takes
+            inspect.signature(function, follow_wrapped=False).bind(*args, **kwargs)
         method = process if isinstance(process, str) else None
         call: Any = ProcessCall(function, args, kwargs, shown, method)
         return BackgroundGenerator(call, max_prefetch, name=shown)

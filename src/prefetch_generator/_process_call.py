@@ -7,11 +7,11 @@ is usually the decorated function, and the function itself is its `__wrapped__`.
 from __future__ import annotations
 
 import importlib
+import io
 import pickle
 import sys
-from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 PROTOCOL = 5
@@ -37,12 +37,11 @@ class Call:
         return Packed, (function, args, kwargs)
 
     def _pickled(self, what: str, it: Any) -> bytes:
-        # What belongs to `multiprocessing` (a lock, a queue) can be sent only while a process starts, which it does
-        # now, and only by its own pickler. Not first: that one shares PyTorch's tensors, where the others copy.
+        # Not by the plain pickler: of a connection, it would send a number that means another file there.
         failure: Exception | None = None
-        for dumps in (partial(pickle.dumps, protocol=PROTOCOL), ForkingPickler.dumps, _by_value):
+        for dumps in (_by_name_or_parts, _by_value):
             try:
-                return bytes(dumps(it))
+                return dumps(it)
             except Exception as error:
                 failure = failure or error
         advice = (
@@ -68,7 +67,8 @@ class Packed:
         loads = pickle.loads  # our own parent's
         loaded = loads(function)
         call = loaded.find() if isinstance(loaded, _Name) else loaded
-        return call(*map(loads, args), **{key: loads(it) for key, it in kwargs.items()})
+        # Not `map`: a StopIteration would end that, and the call be made with the arguments before it.
+        return call(*[loads(it) for it in args], **{key: loads(it) for key, it in kwargs.items()})
 
 
 class _Name(NamedTuple):
@@ -102,12 +102,38 @@ def _by_name(function: Any) -> _Name | None:
     return None
 
 
+def _main() -> ModuleType | None:
+    return sys.modules.get("__main__")
+
+
 def _can_be_imported(module: ModuleType | None) -> bool:
     """Return whether a new process has this module too."""
     if module is None or module.__name__ != "__main__":
         return module is not None
     # That of a notebook, of `python -c` and of standard input has neither: see `multiprocessing.spawn`.
     return getattr(module, "__spec__", None) is not None or getattr(module, "__file__", None) is not None
+
+
+class _Pickler(ForkingPickler):
+    """Sends what belongs to `multiprocessing` (a lock, a connection), which can be done only while a process starts."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, PROTOCOL)
+        # PyTorch has its tensors shared, by descriptors or names. They are copied, like everything else.
+        table: Any = self.dispatch_table
+        self.dispatch_table = {kind: table[kind] for kind in table if not kind.__module__.startswith("torch")}
+
+    def reducer_override(self, it: Any) -> Any:
+        # By its name, which says nothing to a process that does not have this `__main__`.
+        if isinstance(it, (type, FunctionType)) and it.__module__ == "__main__" and not _can_be_imported(_main()):
+            raise pickle.PicklingError(f"a new process cannot import {it!r}")
+        return NotImplemented
+
+
+def _by_name_or_parts(it: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(it)
+    return file.getvalue()
 
 
 def _by_value(it: Any) -> bytes:

@@ -12,6 +12,8 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from contextvars import Context
 from multiprocessing.process import parent_process
 from typing import Any
 
@@ -55,7 +57,8 @@ def run(
     signal.signal(signal.SIGINT, child.handle_interrupt)
     threading.Thread(target=child.watch, args=(parent,), name="BackgroundGenerator-watch", daemon=True).start()
     with contextlib.suppress(_WorkerIsGone):
-        child.send_end(*child.run_source())
+        # In a context of its own: a fork would bring that of the caller along, and the other start methods do not.
+        child.send_end(*Context().run(child.run_source))
 
 
 class _WorkerIsGone(Exception):  # noqa: N818 - not an error: there is nobody to tell
@@ -116,7 +119,7 @@ class _Child(Bell):
             raise
         except BaseException as failure:
             self._in_source = False
-            return self._ended_by(as_raised_by_source(failure))
+            return self._ended_by(as_raised_by_source(failure), begun=source is not None)
         return self._close(source)
 
     def _has_room(self) -> bool:
@@ -137,7 +140,8 @@ class _Child(Bell):
             pickled = dumps(it, buffers)
         except BaseException as error:
             what = "an item" if kind == ITEM else "the return value"
-            failure = TypeError(f"{what} of the source cannot be sent from its process, got {type(it)!r}: {error}")
+            said = f"{what} of the source cannot be sent from its process, got {type(it)!r}: {in_words(error)}"
+            failure = TypeError(said)
             failure.__cause__ = error
             return failure
         try:
@@ -152,9 +156,10 @@ class _Child(Bell):
         if failure is not None:
             self._send(FAILED, _described(failure))
 
-    def _ended_by(self, failure: BaseException) -> tuple[bytes, object]:
+    def _ended_by(self, failure: BaseException, *, begun: bool) -> tuple[bytes, object]:
         heard, self._here.heard = self._here.heard, True
-        if isinstance(failure, StopIteration):
+        # Out of the call, or of `iter()`, it is not the end of the data: there has been no iterator yet.
+        if isinstance(failure, StopIteration) and (begun or heard):
             return (CLOSED, None) if heard else (END, failure.value)
         if failure is self._interruption or (heard and is_exit(failure)):
             return CLOSED, None
@@ -238,11 +243,18 @@ def _interrupt(main: int | None) -> None:
 
 def _described(failure: BaseException) -> tuple[bytes | None, str]:
     """Return a failure as it is sent: pickled, if it can be, and as text."""
-    try:
-        text = "".join(traceback.format_exception(failure))
-    except Exception:  # of an exception that cannot be printed
-        text = f"{type(failure).__qualname__}, which cannot be printed"
+    text = in_words(failure, traceback.format_exception)
     try:
         return dumps(failure), text
-    except Exception:
+    except BaseException:  # whatever its own code raises there
         return None, text
+
+
+def in_words(
+    failure: BaseException, lines: Callable[[BaseException], list[str]] = traceback.format_exception_only
+) -> str:
+    """Return what a failure says, whatever that raises."""
+    try:
+        return "".join(lines(failure)).rstrip()
+    except BaseException:
+        return f"{type(failure).__qualname__}, which cannot be printed"

@@ -28,9 +28,9 @@ from prefetch_generator import _exit
 from prefetch_generator._atomic import Once
 from prefetch_generator._bell import Bell, threads_are_greenlets
 from prefetch_generator._channel import NO_REQUEST, Channel
-from prefetch_generator._errors import SourceProcessError
+from prefetch_generator._errors import NotReadyError, SourceProcessError
 from prefetch_generator._process_call import Call
-from prefetch_generator._process_child import LEAVE_AFTER, run
+from prefetch_generator._process_child import LEAVE_AFTER, in_words, run
 from prefetch_generator._process_wire import (
     CLOSE_FAILED,
     CLOSED,
@@ -184,7 +184,7 @@ class _Link(Bell):
             try:
                 put(load())  # no frame of ours ever holds an item
             except BaseException as failure:
-                error = TypeError(f"an item of {self._name!r} cannot be unpickled here: {failure!r}")
+                error = TypeError(f"an item of {self._name!r} cannot be unpickled here: {in_words(failure)}")
                 error.__cause__ = as_raised_by_source(failure)
                 outcome.hold(error)
                 del error
@@ -283,7 +283,7 @@ class _Link(Bell):
         try:
             return StopIteration(self._receiver.load())
         except BaseException as failure:
-            error = TypeError(f"the return value of {self._name!r} cannot be unpickled here: {failure!r}")
+            error = TypeError(f"the return value of {self._name!r} cannot be unpickled here: {in_words(failure)}")
             error.__cause__ = as_raised_by_source(failure)
             return error
 
@@ -313,7 +313,8 @@ def _failure(pickled: bytes | None, text: str) -> BaseException:
     if pickled is not None:
         with contextlib.suppress(BaseException):
             failure = pickle.loads(pickled)  # noqa: S301 - our own child's
-    if not issubclass(type(failure), BaseException) or issubclass(type(failure), StopIteration):
+    # The last two would say something else than that the source has failed.
+    if not issubclass(type(failure), BaseException) or issubclass(type(failure), (StopIteration, NotReadyError)):
         last = text.rstrip().rpartition("\n")[2]
         failure = RuntimeError(f"the source raised an exception that cannot be sent from its process: {last}")
     _set_cause(failure, _TracebackOfProcess(text))

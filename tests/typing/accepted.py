@@ -11,6 +11,7 @@ from prefetch_generator import (
     BackgroundGenerator,
     BackgroundIterable,
     NotReadyError,
+    SourceProcessError,
     Stats,
     StopEvent,
     __version__,
@@ -209,6 +210,56 @@ def methods(reader: Reader) -> None:
     assert_type(reader.static_method(), BackgroundGenerator[int])
     assert_type(Reader.static_method(size=2), BackgroundGenerator[int])
     assert_type(Reader.deep_static_method(2), BackgroundGenerator[int])
+
+
+# --- the decorator, with a process ------------------------------------------------------------------------------------
+
+
+@background(process=True)
+def computed(path: str, /, size: int = 1, *, strict: bool = False) -> Iterator[bytes]:
+    """Give no bytes."""
+    yield b""
+
+
+@background(max_prefetch=8, process="spawn")
+def spawned(*paths: str, **options: int) -> list[int]:
+    return []
+
+
+class Computing:
+    @background(process="forkserver")
+    def method(self, size: int) -> Iterator[bytes]:
+        yield b""
+
+    @classmethod
+    @background(process="fork")
+    def class_method(cls, size: int) -> Iterator[str]:
+        yield cls.__name__
+
+    @staticmethod
+    @background(process=False)
+    def static_method(size: int = 1) -> Iterator[int]:
+        yield size
+
+
+def processes(computing: Computing, process: bool) -> None:
+    assert_type(computed("a"), BackgroundGenerator[bytes])
+    assert_type(computed("a", size=2, strict=True), BackgroundGenerator[bytes])
+    assert_type(spawned("a", "b", c=1), BackgroundGenerator[int])
+    assert_type(computing.method(1), BackgroundGenerator[bytes])
+    assert_type(Computing.method(computing, size=1), BackgroundGenerator[bytes])
+    assert_type(Computing.class_method(1), BackgroundGenerator[str])
+    assert_type(computing.static_method(size=2), BackgroundGenerator[int])
+    assert_type(background(process=process)(computing.static_method)(1), BackgroundGenerator[int])
+
+
+def died(bg: BackgroundGenerator[bytes]) -> None:
+    try:
+        bg.next()
+    except SourceProcessError as error:
+        assert_type(error.exitcode, int | None)
+        failure: RuntimeError = error
+        raise failure from SourceProcessError("a", -9)
 
 
 # --- asynchronous sources ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
-from prefetch_generator import BackgroundGenerator, BackgroundIterable, Stats, StopEvent, background
+from prefetch_generator import BackgroundGenerator, BackgroundIterable, SourceProcessError, Stats, StopEvent, background
 
 # --- the class --------------------------------------------------------------------------------------------------------
 
@@ -121,6 +121,25 @@ background(max_prefetch=None)  # type: ignore[call-overload]
 background(max_size=8)  # type: ignore[call-overload]
 background()(no_iterable)  # type: ignore[arg-type]
 background()(coroutine)  # type: ignore[arg-type]
+
+# --- the decorator, with a process ------------------------------------------------------------------------------------
+
+
+@background(process=True)
+def computed(path: str, /, size: int = 1) -> Iterator[bytes]:
+    yield b""
+
+
+computed()  # type: ignore[call-arg]
+computed(1)  # type: ignore[arg-type]
+computed("a", nope=1)  # type: ignore[call-arg]
+background(process="thread")  # type: ignore[call-overload]
+background(process=None)  # type: ignore[call-overload]
+background(process=1)  # type: ignore[call-overload]
+background(no_iterable, process=True)  # type: ignore[call-overload]
+background(process=True)(no_iterable)  # type: ignore[arg-type]
+SourceProcessError()  # type: ignore[call-arg]
+SourceProcessError("a", "b")  # type: ignore[arg-type]
 
 # --- asynchronous sources ---------------------------------------------------------------------------------------------
 
