@@ -52,6 +52,9 @@ def run(
     for one in inherited:
         one.close()  # the worker's, which a fork has copied
     child = _Child(wire, room, call)
+    signal.set_wakeup_fd(-1)  # a fork's is that of the parent's event loop, which would take our signals for its own
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # whoever made the call may have blocked it
     signal.signal(signal.SIGINT, child.handle_interrupt)
     threading.Thread(target=child.watch, args=(parent,), name="BackgroundGenerator-watch", daemon=True).start()
     with contextlib.suppress(_WorkerIsGone):
@@ -116,7 +119,9 @@ class _Child(Bell):
             raise
         except BaseException as failure:
             self._in_source = False
-            return self._ended_by(as_raised_by_source(failure))
+            end = self._ended_by(as_raised_by_source(failure))
+            if end is not None:
+                return end
         return self._close(source)
 
     def _has_room(self) -> bool:
@@ -152,12 +157,13 @@ class _Child(Bell):
         if failure is not None:
             self._send(FAILED, _described(failure))
 
-    def _ended_by(self, failure: BaseException) -> tuple[bytes, object]:
+    def _ended_by(self, failure: BaseException) -> tuple[bytes, object] | None:
+        """Return how the source ended; None if it has not: an interrupted iterator is still to be closed."""
         heard, self._here.heard = self._here.heard, True
         if isinstance(failure, StopIteration):
             return (CLOSED, None) if heard else (END, failure.value)
         if failure is self._interruption or (heard and is_exit(failure)):
-            return CLOSED, None
+            return None
         return CLOSE_FAILED if heard else FAILED, _described(failure)
 
     def _close(self, source: Any) -> tuple[bytes, object]:

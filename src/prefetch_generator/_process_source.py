@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from multiprocessing.process import current_process
@@ -131,6 +132,7 @@ class _Link(Bell):
             there.close()
         for end in ends:
             end.setblocking(False)
+        _processes.add(self._process)
         self._pid = self._process.pid
         self._receiver = Receiver(self._wire, self._wait)
 
@@ -295,6 +297,20 @@ class _Link(Bell):
         is_silent = code == 1 and not self._channel.delivered and not self._channel.items.qsize()
         hint = f"; if it has printed an error of its own: {_GUARD}" if is_silent else ""
         return f"the process of {self._name!r} (process id {self._pid}) {how} before its source had ended{hint}"
+
+
+# Those that have been started here. By a weak reference: `multiprocessing` keeps those that have not been joined.
+_processes: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # They are the parent's children. `multiprocessing` would wait for them at the exit of this process, and fail.
+    getattr(multiprocessing.process, "_children", set()).difference_update(_processes)
+    _processes.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class _TracebackOfProcess(Exception):  # noqa: N818 - no error, but how one came about

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
+from subprocess import PIPE
 
 import pytest
 
@@ -353,49 +354,43 @@ ENDS = {
     "returns": "pass",
     "an error": "raise ValueError",
 }
+HAS_NO_EXIT = {"SIGKILL", "SIGTERM", "os._exit"}
 
 
 @linux
-@pytest.mark.parametrize("end", ENDS)
-def test_no_child_outlives_its_parent(tmp_path: Path, end: str) -> None:
+@pytest.mark.parametrize(("end", "methods"), [*((end, ["fork"]) for end in ENDS), ("SIGKILL", ["spawn", "forkserver"])])
+def test_no_child_outlives_its_parent(tmp_path: Path, end: str, methods: list[str]) -> None:
     """I6: however that ends, in the middle of a step too, and though another fork of the parent holds all it held."""
     script = f"""
-        def linger():
-            sys.stdin.read()
-            say("lingers no more")
-            os._exit(0)
-
         if __name__ == "__main__":
-            generators = start_all(["fork", "forkserver", "spawn"], *ALL)
-            if os.fork() == 0:
-                linger()
-            say("begun")
+            generators = start_all({methods}, *ALL)
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            say("other", pid)
             sys.stdin.readline()
             {ENDS[end]}
     """
     command = [sys.executable, "-W", "ignore", file_of(tmp_path, script)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdin is not None and parent.stdout is not None and parent.stderr is not None
-        pids: list[int] = []
-        begun = False
-        while len(pids) < 15 or not begun:
-            line = parent.stdout.readline().strip()
-            assert line, parent.stderr.read()
-            begun = begun or line == "begun"
-            pids += [int(line)] if line.isdigit() else []
-        ends = [os.pidfd_open(pid) for pid in [parent.pid, *pids]]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        lines: list[str] = []
+        while sum(map(str.isdigit, lines)) < 5 * len(methods) or not any("other" in line for line in lines):
+            lines.append(parent.stdout.readline().strip())
+        ends = [os.pidfd_open(pid) for pid in [parent.pid, *map(int, filter(str.isdigit, lines))]]
         parent.stdin.write("\n")
         parent.stdin.flush()
-        assert seconds_until_dead(ends) < 11
-        parent.stdin.close()
-        rest = parent.stdout.read().splitlines()
-        assert "lingers no more" in rest
-        assert rest.count("yield closed") == 3
-        if end in {"SIGKILL", "SIGTERM", "os._exit"}:  # else the exit of the parent gives them no more than its second
-            assert rest.count("step closed") == rest.count("sleep closed") == 3
-        assert ("ValueError" in parent.stderr.read()) == (end == "an error")
+        seconds = seconds_until_dead(ends)
+        other = next(int(line.split()[1]) for line in lines if line.startswith("other"))
+        assert not is_gone(other)
+        os.kill(other, signal.SIGKILL)  # it has the pipes, too
+        out, err = parent.communicate(timeout=LONG)
+    assert seconds < 11
+    assert out.count("yield closed") == len(methods)
+    if end in HAS_NO_EXIT:  # else the parent's exit gives them its second, and no more
+        assert out.count("step closed") == out.count("sleep closed") == len(methods)
+    assert err.count("Traceback") == (end == "an error")
 
 
 @posix
@@ -413,9 +408,7 @@ def test_ctrl_c_is_the_parents_affair(tmp_path: Path) -> None:
                     one.close()
     """
     command = [sys.executable, "-W", "ignore", file_of(tmp_path, script)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as parent:
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as parent:
         assert parent.stdout is not None
         lines: list[str] = []
         while "begun" not in lines or sum(map(str.isdigit, lines)) < 6:
