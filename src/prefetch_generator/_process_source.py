@@ -134,7 +134,6 @@ class _Link(Bell):
             end.setblocking(False)
         _processes.add(self._process)
         self._pid = self._process.pid
-        self._receiver = Receiver(self._wire, self._wait)
 
     def __del__(self) -> None:
         # A child whose worker has never begun sees the end of the wire, and ends.
@@ -146,6 +145,15 @@ class _Link(Bell):
     def receive_all(self, channel: Channel[Any], context: SourceContext, outcome: Once[BaseException]) -> None:
         """Put every item into the channel, until the child has ended; hold how."""
         self._channel, self._context = channel, context
+        self._receiver = Receiver(self._wire, self._wait)
+        try:
+            self._hold_end(self._receive(outcome), outcome)
+        finally:
+            del self._receiver  # which refers to this: the collector would free sockets and memory, some time
+
+    def _receive(self, outcome: Once[BaseException]) -> bytes:
+        """Put every item into the channel, until the child has ended; return the kind of its last frame, if any."""
+        channel, context = self._channel, self._context
         _kept = context.stop.listen(self)
         with selectors.DefaultSelector() as self._selector, self._watched() as end:
             self._selector.register(self._wire, selectors.EVENT_READ)
@@ -161,7 +169,7 @@ class _Link(Bell):
             finally:
                 channel.wake_worker = NO_REQUEST
             self._wait_for_end()
-        self._hold_end(kind, outcome)
+        return kind
 
     def _grants(self, max_prefetch: int) -> Iterator[object]:
         """Give the child its first room; return what gives it room for one more with each step, in C."""
