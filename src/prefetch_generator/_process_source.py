@@ -101,6 +101,7 @@ class _Link(Bell):
         "_channel",
         "_context",
         "_deadline",
+        "_has_begun",
         "_name",
         "_pid",
         "_process",
@@ -115,6 +116,7 @@ class _Link(Bell):
     def __init__(self, call: Call, name: str, method: str) -> None:
         self._name = name
         self._deadline = math.inf  # when the child is killed
+        self._has_begun = False  # whether the worker has
         self._wire, there = socket.socketpair()
         self._wakes, self._wake = socket.socketpair()
         self._room = make_pipe()
@@ -144,7 +146,7 @@ class _Link(Bell):
 
     def receive_all(self, channel: Channel[Any], context: SourceContext, outcome: Once[BaseException]) -> None:
         """Put every item into the channel, until the child has ended; hold how."""
-        self._channel, self._context = channel, context
+        self._channel, self._context, self._has_begun = channel, context, True
         self._receiver = Receiver(self._wire, self._wait)
         try:
             self._hold_end(self._receive(outcome), outcome)
@@ -250,6 +252,8 @@ class _Link(Bell):
         """End the child at once."""
         self._deadline = math.inf
         self._process.kill()
+        if not self._has_begun:  # else its worker waits for its end
+            self._process.join()
 
     def end(self) -> None:
         """End the child because the worker has failed, which nobody could expect."""

@@ -1,69 +1,25 @@
-"""Sources for a process of their own, which has to be able to import them. They tell through a pipe how they fare."""
+"""Sources for a process of their own. They tell through a pipe how they fare.
+
+Each process imports this, so it imports little.
+"""
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
-import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing import Pipe
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any
 
-import pytest
-
-from prefetch_generator import BackgroundGenerator, background, current_stop_event
-from tests.helpers import LONG, posix
-
-METHODS = [pytest.param("fork", marks=posix), "spawn", pytest.param("forkserver", marks=posix)]
-CHEAPEST = "fork" if sys.platform != "win32" else "spawn"
-
-# 3.12 and later warn at every fork() in a threaded process, which a process with a generator is.
-FORK_WARNING = "ignore:This process:DeprecationWarning"
+from prefetch_generator import current_stop_event
 
 
-def start(function: Callable[..., Iterator[Any]], *args: Any, method: str = CHEAPEST) -> BackgroundGenerator[Any]:
-    """Run the function in a process of its own, one item ahead."""
-    return background(max_prefetch=1, process=method)(function)(*args)  # type: ignore[call-overload,no-any-return]
-
-
-@contextmanager
-def pipe() -> Iterator[tuple[Callable[[], Any], Connection]]:
-    """Give what receives the next word that a child sends, and what it sends them through."""
-    reader, writer = Pipe(duplex=False)
-
-    def told() -> Any:
-        assert reader.poll(LONG), "the child says nothing"
-        return reader.recv()
-
-    with reader, writer:
-        yield told, writer
-
-
-def is_gone(pid: int) -> bool:
-    """Return whether there is no such process, not even as one that nobody has waited for."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def seconds_until_dead(ends: list[int]) -> float:
-    """Wait until the processes of these descriptors, of `os.pidfd_open`, have ended; return how long that took."""
-    started = time.monotonic()
-    for end in ends:
-        assert select.select([end], [], [], LONG)[0], "a process goes on"
-        os.close(end)
-    return time.monotonic() - started
-
-
-# Sources. Each says its process id first, before its first item.
+# Each says its process id first, before its first item.
 
 
 def watched(tell: Connection) -> Iterator[int]:
@@ -75,7 +31,7 @@ def watched(tell: Connection) -> Iterator[int]:
             yield from itertools.count()
         except GeneratorExit:
             on_main = threading.current_thread() is threading.main_thread()
-            tell.send([stop.is_set(), on_main, called.wait(LONG)])
+            tell.send([stop.is_set(), on_main, called.wait(30)])
             raise
         finally:
             tell.send("finally")
@@ -215,3 +171,55 @@ def busy_reader(tell: Connection) -> BusyReader:
     """Return such an iterator."""
     tell.send(os.getpid())
     return BusyReader(tell)
+
+
+# Sources that start processes and threads of their own.
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def with_children(tell: Connection) -> Iterator[object]:
+    """Use a pool of processes, a process and a pool of threads."""
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "fork")
+    yield multiprocessing.current_process().daemon
+    with context.Pool(2) as pool:
+        yield from pool.map(square, range(3))
+        pool.close()
+        pool.join()
+    process = context.Process(target=tell.send, args=("from a grandchild",))
+    process.start()
+    process.join()
+    yield process.exitcode
+    with ThreadPoolExecutor(2) as executor:
+        yield from executor.map(square, range(3))
+
+
+def forking(tell: Connection) -> Iterator[object]:
+    """Fork, have the fork work and end, and one more that comes out of the source again, and one that returns."""
+    for how in ("ends", "comes out", "returns", "raises"):
+        pid = os.fork()
+        if pid == 0:
+            if how == "ends":
+                tell.send("a fork")
+                os._exit(0)
+            if how == "returns":
+                return
+            if how == "raises":
+                raise ValueError
+        else:
+            os.waitpid(pid, 0)
+        yield how
+
+
+def with_a_surviving_fork(tell: Connection) -> Iterator[object]:
+    """Leave a fork behind that has all that this process has, and lives on."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    yield pid
+
+
+def few() -> Iterator[int]:
+    yield from range(5)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import needs, python
+from tests.helpers import needs
 
-from .child_sources import FORK_WARNING, METHODS, pipe, start
+from .process_support import FORK_WARNING, METHODS, pipe, run_script, start
 
 pytestmark = [needs("numpy"), pytest.mark.filterwarnings(FORK_WARNING)]
 
@@ -148,7 +149,7 @@ def test_the_memory_outlives_generator_and_process() -> None:
 
 
 @has_memory
-def test_nothing_has_a_name_whoever_is_killed() -> None:
+def test_nothing_has_a_name_whoever_is_killed(tmp_path: Path) -> None:
     """I7: nothing is left in /dev/shm, neither by a child that is killed nor by a parent that is."""
     script = """
         import os, signal, sys
@@ -162,24 +163,14 @@ def test_nothing_has_a_name_whoever_is_killed() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     """
     before = set(os.listdir("/dev/shm"))  # noqa: S108 - what is looked for there must not be
-    out, _ = run_script(script, returncode=-9)
+    out = run_script(tmp_path, script, returncode=-9)
     assert out == "10\n"
     assert {name for name in set(os.listdir("/dev/shm")) - before if "prefetch" in name or "psm" in name} == set()  # noqa: S108
 
 
-def run_script(script: str, returncode: int = 0, **environment: str) -> tuple[str, str]:
-    import textwrap  # noqa: PLC0415
-
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return python(
-        "-W", FORK_WARNING, "-c", textwrap.dedent(script), returncode=returncode, PYTHONPATH=path, **environment
-    )
-
-
 @has_memory
 @pytest.mark.parametrize("missing", ["_process_wire._HAS_MEMORY = False", "os.memfd_create = refuse"])
-def test_without_such_memory_buffers_go_in_line(missing: str) -> None:
+def test_without_such_memory_buffers_go_in_line(tmp_path: Path, missing: str) -> None:
     """I7: on another system, or where memory or descriptors have run out: the same arrays, writable as they were."""
     script = f"""
         import os
@@ -199,13 +190,13 @@ def test_without_such_memory_buffers_go_in_line(missing: str) -> None:
             items = background(process="fork")(child_arrays.many_in_one)(3)
             print([[len(array) for array in item["arrays"]] for item in items])
     """
-    out, _ = run_script(script)
+    out = run_script(tmp_path, script)
     assert out == f"[] 0\n{[[65536, 65537, 65538]] * 3}\n"
 
 
 @has_memory
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
-def test_a_fork_of_the_parent_and_its_arrays() -> None:
+def test_a_fork_of_the_parent_and_its_arrays(tmp_path: Path) -> None:
     """I7, E1: a fork that drops its arrays takes nothing from the parent; what it keeps goes on, as it was."""
     script = """
         import os
@@ -246,12 +237,12 @@ def test_a_fork_of_the_parent_and_its_arrays() -> None:
                 next(arrays)
             print(child_arrays.segments() < 12)
     """
-    out, _ = run_script(script)
+    out = run_script(tmp_path, script)
     assert out == "[[0], [1], [2]]\n[[3], [4]]\nTrue\n"
 
 
 @needs("torch")
-def test_tensors_of_all_kinds_arrive_as_they_were() -> None:
+def test_tensors_of_all_kinds_arrive_as_they_were(tmp_path: Path) -> None:
     """I7: PyTorch's on the CPU: every type, no dimension, no element, not contiguous, parameters, with gradients."""
     script = """
         import torch
@@ -272,7 +263,7 @@ def test_tensors_of_all_kinds_arrive_as_they_were() -> None:
                 got["int64"] += 1  # writable
             print(child_arrays.segments() > 5)
     """
-    out, _ = run_script(script.replace("import torch\n", "import warnings; warnings.simplefilter('ignore'); import torch\n", 1))
+    out = run_script(tmp_path, script, "-W", "ignore")
     assert out == "True []\nTrue []\nTrue\n"
 
 
@@ -284,10 +275,9 @@ FRAMES = {
 
 @has_memory
 @pytest.mark.parametrize("package", [pytest.param(name, marks=needs(name)) for name in FRAMES])
-def test_frames_and_tables_travel_by_their_own_protocol(package: str) -> None:
+def test_frames_and_tables_travel_by_their_own_protocol(tmp_path: Path, package: str) -> None:
     """I7: pandas and pyarrow speak protocol 5, so their columns lie in shared memory too."""
     script = f"""
-        import warnings; warnings.simplefilter("ignore")
         import {package}
         from prefetch_generator import background
         from tests.contract import child_arrays
@@ -300,5 +290,5 @@ def test_frames_and_tables_travel_by_their_own_protocol(package: str) -> None:
             got = list(background(process="fork")(source)())
             print([one.equals({FRAMES[package]}) for one in got], child_arrays.segments() >= 3)
     """
-    out, _ = run_script(script)
+    out = run_script(tmp_path, script, "-W", "ignore")
     assert out == "[True, True, True] True\n"

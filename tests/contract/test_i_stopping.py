@@ -23,7 +23,7 @@ from prefetch_generator import BackgroundGenerator, StopEvent
 from tests.helpers import LONG, posix, python
 
 from . import child_sources
-from .child_sources import FORK_WARNING, METHODS, is_gone, pipe, seconds_until_dead, start
+from .process_support import FORK_WARNING, METHODS, is_gone, pipe, seconds_until_dead, start
 
 pytestmark = pytest.mark.filterwarnings(FORK_WARNING)
 
