@@ -275,7 +275,6 @@ class _Segment:
             start += _room(views[-1])
         return views
 
-
     def forget(self) -> bool:
         """Hear no more of the last array; return whether there still is one."""
         released, self._released = self._released, None

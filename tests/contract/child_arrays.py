@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def mapped(tell: Connection, size: int) -> Iterator[Any]:
 
 def segments() -> int:
     """Return how many pieces of anonymous shared memory this process has mapped, but for the board."""
-    with open("/proc/self/maps", encoding="utf-8") as maps:
+    with Path("/proc/self/maps").open(encoding="utf-8") as maps:
         return max(0, sum("memfd:prefetch_generator" in line for line in maps) - 1)
 
 

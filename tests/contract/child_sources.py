@@ -5,6 +5,7 @@ Each process imports this, so it imports little.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -15,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from typing import Any
 
 from prefetch_generator import current_stop_event
-
 
 # Each says its process id first, before its first item.
 
@@ -104,10 +105,8 @@ def stops_itself() -> None:
 
 def ignores_all() -> None:
     while True:
-        try:
+        with contextlib.suppress(BaseException):
             time.sleep(1000)
-        except BaseException:
-            pass
 
 
 def stubborn(tell: Connection, step: Callable[[], None]) -> Iterator[object]:
@@ -182,7 +181,7 @@ def square(number: int) -> int:
 
 def with_children(tell: Connection) -> Iterator[object]:
     """Use a pool of processes, a process and a pool of threads."""
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "fork")
+    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "fork")
     yield multiprocessing.current_process().daemon
     with context.Pool(2) as pool:
         yield from pool.map(square, range(3))

@@ -43,7 +43,7 @@ def test_a_fork_that_comes_out_of_the_source_again_sends_nothing() -> None:
 
 @posix
 def test_a_fork_of_the_childs_that_lives_on_keeps_nobody_waiting() -> None:
-    """I8: it holds the child's end of all that connects the two; the end comes with the child's own end all the same."""
+    """I8: it holds all that connects the two; the end comes with the child's own end all the same."""
     with pipe() as (_, tell):
         (pid,) = start(child_sources.with_a_surviving_fork, tell)
         assert not is_gone(pid)

@@ -1,4 +1,4 @@
-"""Contract, section I, sentences 5 and 6: how a source in a process of its own is stopped, and the end of its parent."""
+"""Contract, section I, sentences 5 and 6: how a source in a process is stopped, and the end of its parent."""
 
 from __future__ import annotations
 
@@ -138,22 +138,59 @@ def test_a_step_that_is_busy_is_interrupted_as_by_ctrl_c() -> None:
     """I5: after a second, whether it computes or is in a system call; `finally` runs, and nothing is reported."""
     with ExitStack() as stack:
         pipes = [stack.enter_context(pipe()) for _ in STEPS]
-        generators = [
-            start(child_sources.busy, tell, step) for (_, tell), step in zip(pipes, STEPS, strict=True)
-        ]
+        generators = [start(child_sources.busy, tell, step) for (_, tell), step in zip(pipes, STEPS, strict=True)]
+        pids = []
         for items, (told, _) in zip(generators, pipes, strict=True):
             pid = told()
             assert next(items) == 0
             assert told() == "inside"
             items.stop_event.set()
-            stack.callback(lambda pid=pid: _assert_gone(pid))
+            pids.append(pid)
         for items, (told, _) in zip(generators, pipes, strict=True):
             assert items.close(LONG) is True
             assert [told(), told()] == ["KeyboardInterrupt", "finally"]
+        assert [is_gone(pid) for pid in pids] == [True] * len(STEPS)
 
 
-def _assert_gone(pid: int) -> None:
-    assert is_gone(pid)
+@posix
+@pytest.mark.parametrize("method", METHODS)
+def test_a_signal_that_the_caller_has_blocked_interrupts_the_child(method: str) -> None:
+    """I5: a child inherits which signals are blocked, of whatever thread has made the call."""
+    with pipe() as (told, tell):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            items = start(child_sources.busy, tell, child_sources.sleeps, method=method)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pid = told()
+        assert next(items) == 0
+        assert told() == "inside"
+        assert items.close(LONG) is True
+        assert [told(), told()] == ["KeyboardInterrupt", "finally"]
+        assert is_gone(pid)
+
+
+@posix
+def test_the_childs_signals_are_not_the_parents() -> None:
+    """I5, I6: nor those of its event loop, whose wake-up descriptor a fork inherits."""
+    signals: list[str] = []
+
+    async def stop_a_busy_one() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, signals.append, "interrupted")
+        with pipe() as (told, tell):
+            items = start(child_sources.busy, tell, child_sources.sleeps)
+            told()
+            assert next(items) == 0
+            assert told() == "inside"
+            assert await items.aclose(LONG) is True
+            assert told() == "KeyboardInterrupt"
+        for _ in range(10):  # what has come by now is handled in one turn of the loop
+            await asyncio.sleep(0)
+        loop.remove_signal_handler(signal.SIGINT)
+
+    asyncio.run(stop_a_busy_one())
+    assert signals == []
 
 
 @posix
@@ -175,9 +212,7 @@ def test_a_child_that_nothing_stops_is_killed() -> None:
     steps = [child_sources.ignores_all, child_sources.stops_itself, child_sources.holds_the_gil]
     with ExitStack() as stack:
         pipes = [stack.enter_context(pipe()) for _ in range(4)]
-        generators = [
-            start(child_sources.stubborn, tell, step) for (_, tell), step in zip(pipes, steps, strict=False)
-        ]
+        generators = [start(child_sources.stubborn, tell, step) for (_, tell), step in zip(pipes, steps, strict=False)]
         generators.append(start(child_sources.closes_forever, pipes[-1][1]))
         pids = [told() for told, _ in pipes]
         assert [next(items) for items in generators] == [0] * 4
@@ -192,7 +227,7 @@ def test_a_child_that_nothing_stops_is_killed() -> None:
 
 @posix
 def test_an_impatient_close_names_function_and_process() -> None:
-    """I5, C2: a child that is busy for longer than `timeout` is left to stop by itself, with a warning that names it."""
+    """I5, C2: a child that is busy for longer than `timeout` is left to stop by itself, and a warning names it."""
     with pipe() as (told, tell):
         items = start(child_sources.busy, tell, child_sources.sleeps)
         pid = told()
@@ -214,7 +249,9 @@ def leaving_with_an_error(items: BackgroundGenerator[object]) -> None:
 
 
 @pytest.mark.parametrize("way", [closing, leaving_with_an_error])
-def test_what_closing_raises_in_the_child_is_raised_by_close(way: Callable[[BackgroundGenerator[object]], None]) -> None:
+def test_what_closing_raises_in_the_child_is_raised_by_close(
+    way: Callable[[BackgroundGenerator[object]], None],
+) -> None:
     """I5, C4: once, with the child's traceback as its cause, and the body's own exception as its context."""
     with pipe() as (told, tell):
         items = start(child_sources.fails_while_closing, tell)
@@ -395,7 +432,7 @@ def test_no_child_outlives_its_parent(tmp_path: Path, end: str, methods: list[st
 
 @posix
 def test_ctrl_c_is_the_parents_affair(tmp_path: Path) -> None:
-    """I6: sent to the whole process group, as a terminal does, it is KeyboardInterrupt in the parent and silence else."""
+    """I6: sent to the whole process group, as a terminal does, it is KeyboardInterrupt in the parent, and no more."""
     script = """
         if __name__ == "__main__":
             generators = start_all(["fork", "forkserver", "spawn"], at_its_yield, in_a_wait)
