@@ -146,10 +146,11 @@ def fails_after_the_stop(tell: Connection) -> Iterator[object]:
 
 
 class BusyReader:
-    """An iterator with a close(), as a cursor has, whose second step takes for ever."""
+    """An iterator with a close(), as a cursor has, one of whose steps takes for ever."""
 
-    def __init__(self, tell: Connection) -> None:
+    def __init__(self, tell: Connection, busy_at: int) -> None:
         self.tell = tell
+        self.busy_at = busy_at
         self.steps = 0
 
     def __iter__(self) -> BusyReader:
@@ -157,7 +158,7 @@ class BusyReader:
 
     def __next__(self) -> int:
         self.steps += 1
-        if self.steps == 2:
+        if self.steps == self.busy_at:
             self.tell.send("inside")
             sleeps()
         return self.steps
@@ -166,10 +167,10 @@ class BusyReader:
         self.tell.send("closed")
 
 
-def busy_reader(tell: Connection) -> BusyReader:
+def busy_reader(tell: Connection, busy_at: int) -> BusyReader:
     """Return such an iterator."""
     tell.send(os.getpid())
-    return BusyReader(tell)
+    return BusyReader(tell, busy_at)
 
 
 # Sources that start processes and threads of their own.

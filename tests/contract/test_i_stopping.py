@@ -193,11 +193,22 @@ def test_the_childs_signals_are_not_the_parents() -> None:
     assert signals == []
 
 
+def test_an_iterator_is_closed_between_two_steps() -> None:
+    """I5, C3: on purpose: it has no `finally` that runs when it is freed."""
+    with pipe() as (told, tell):
+        rows = start(child_sources.busy_reader, tell, -1)
+        pid = told()
+        assert next(rows) == 1
+        assert rows.close() is True
+        assert told() == "closed"
+        assert is_gone(pid)
+
+
 @posix
 def test_an_iterator_that_is_interrupted_is_closed() -> None:
     """I5, C3: an iterator that has a close(), as a cursor has, has not ended by itself when its step is interrupted."""
     with pipe() as (told, tell):
-        rows = start(child_sources.busy_reader, tell)
+        rows = start(child_sources.busy_reader, tell, 2)
         pid = told()
         assert next(rows) == 1
         assert told() == "inside"
