@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -46,6 +47,7 @@ KINDS = [
     "timeouts",
     "chain",
     *TASK_KINDS,
+    *(["in_process"] if hasattr(os, "fork") else []),
 ]
 ON_MAIN = ["all_of_it", "leave", "chain", *(["storm", "task_storm"] if hasattr(signal, "setitimer") else [])]
 
@@ -138,6 +140,7 @@ def run(minutes: float, seed: int, say: Callable[[str], object] = print) -> int:
     """Run for so long; return the exit status."""
     # Under `-X dev` asyncio takes a traceback at every call: many times slower, and no sharper here.
     asyncio.coroutines._is_debug_mode = lambda: False  # type: ignore[attr-defined]
+    warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # 3.12 and later, of a fork among threads
     say(f"Python {sys.version.split()[0]}, seed {seed}")
     interval = sys.getswitchinterval()
     soak = Soak(seed)

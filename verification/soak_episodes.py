@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from types import CodeType, FrameType
 from typing import Any
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, current_stop_event
+from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, background, current_stop_event
 
 HANG = 60.0  # seconds; no round takes that long
 BOUNDS = [1, 1, 2, 3, 8, 64, 0]
@@ -68,6 +68,13 @@ def striker(code: CodeType, strikes: SimpleQueue[int], *, itself: bool = True) -
             frame = frame.f_back
 
     return handler
+
+
+def soak(n: int, *, fails: bool) -> Iterator[int]:
+    """Be a source in a process of its own; as the workers of all others are, it is named after this test."""
+    yield from range(n)
+    if fails:
+        raise SoakError
 
 
 class Episode:
@@ -355,6 +362,28 @@ class Episode:
                 self.closed.get(timeout=HANG)
             check(that=not mistaken, says=f"{mistaken} mistook the stop for the end of the data")
         self.counters.items.put(len(got))
+
+    def in_process(self) -> None:
+        """Take from a source in a process of its own to its end, or close, stop or drop it before."""
+        self.counters.generators.put(1)
+        end = self.random.choice(["end", "end", "failure", "close", "stop", "drop"])
+        n = self.some() if end in {"end", "failure"} else 1 << 40
+        make = background(max_prefetch=self.random.choice(BOUNDS[:-1]), process="fork")(soak)
+        numbers = make(n, fails=end == "failure")
+        if end in {"end", "failure"}:
+            items, ends = self.several(numbers, consumers := self.random.choice([1, 1, 2]))
+            check(that=items == list(range(n)), says=f"not all of {n}: {len(items)}")
+            wanted = ["end"] * (consumers - (end == "failure")) + ["failure"] * (end == "failure")
+            check(that=ends == wanted, says=f"ended by {ends}")
+            return
+        taken = self.random.choice([0, 1, 50])
+        got = list(itertools.islice(numbers, taken))
+        check(that=got == list(range(taken)), says=f"got {got}")
+        if end == "close":
+            check(that=numbers.close(HANG) is True, says="not closed")
+        elif end == "stop":
+            numbers.stop_event.set()
+            check(that=next(numbers, -1) == -1, says="an item after the stop")
 
     def storm(self) -> None:
         """On the main thread: real signals whose handler raises, the consumer retrying."""

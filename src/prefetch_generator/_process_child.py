@@ -54,6 +54,9 @@ def run(
     for one in inherited:
         one.close()  # the worker's, which a fork has copied
     child = _Child(wire, room, call)
+    signal.set_wakeup_fd(-1)  # a fork's is that of the parent's event loop, which would take our signals for its own
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # whoever made the call may have blocked it
     signal.signal(signal.SIGINT, child.handle_interrupt)
     threading.Thread(target=child.watch, args=(parent,), name="BackgroundGenerator-watch", daemon=True).start()
     with contextlib.suppress(_WorkerIsGone):
@@ -119,7 +122,9 @@ class _Child(Bell):
             raise
         except BaseException as failure:
             self._in_source = False
-            return self._ended_by(as_raised_by_source(failure), begun=source is not None)
+            end = self._ended_by(as_raised_by_source(failure), begun=source is not None)
+            if end is not None:
+                return end
         return self._close(source)
 
     def _has_room(self) -> bool:
@@ -156,13 +161,14 @@ class _Child(Bell):
         if failure is not None:
             self._send(FAILED, _described(failure))
 
-    def _ended_by(self, failure: BaseException, *, begun: bool) -> tuple[bytes, object]:
+    def _ended_by(self, failure: BaseException, *, begun: bool) -> tuple[bytes, object] | None:
+        """Return how the source ended; None if it has not: an interrupted iterator is still to be closed."""
         heard, self._here.heard = self._here.heard, True
         # Out of the call, or of `iter()`, it is not the end of the data: there has been no iterator yet.
         if isinstance(failure, StopIteration) and (begun or heard):
             return (CLOSED, None) if heard else (END, failure.value)
         if failure is self._interruption or (heard and is_exit(failure)):
-            return CLOSED, None
+            return None
         return CLOSE_FAILED if heard else FAILED, _described(failure)
 
     def _close(self, source: Any) -> tuple[bytes, object]:

@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from multiprocessing.process import current_process
@@ -101,6 +102,7 @@ class _Link(Bell):
         "_channel",
         "_context",
         "_deadline",
+        "_has_begun",
         "_name",
         "_pid",
         "_process",
@@ -115,6 +117,7 @@ class _Link(Bell):
     def __init__(self, call: Call, name: str, method: str) -> None:
         self._name = name
         self._deadline = math.inf  # when the child is killed
+        self._has_begun = False  # whether the worker has
         self._wire, there = socket.socketpair()
         self._wakes, self._wake = socket.socketpair()
         self._room = make_pipe()
@@ -132,8 +135,8 @@ class _Link(Bell):
             there.close()
         for end in ends:
             end.setblocking(False)
+        _processes.add(self._process)
         self._pid = self._process.pid
-        self._receiver = Receiver(self._wire, self._wait)
 
     def __del__(self) -> None:
         # A child whose worker has never begun sees the end of the wire, and ends.
@@ -144,7 +147,16 @@ class _Link(Bell):
 
     def receive_all(self, channel: Channel[Any], context: SourceContext, outcome: Once[BaseException]) -> None:
         """Put every item into the channel, until the child has ended; hold how."""
-        self._channel, self._context = channel, context
+        self._channel, self._context, self._has_begun = channel, context, True
+        self._receiver = Receiver(self._wire, self._wait)
+        try:
+            self._hold_end(self._receive(outcome), outcome)
+        finally:
+            del self._receiver  # which refers to this: the collector would free sockets and memory, some time
+
+    def _receive(self, outcome: Once[BaseException]) -> bytes:
+        """Put every item into the channel, until the child has ended; return the kind of its last frame, if any."""
+        channel, context = self._channel, self._context
         _kept = context.stop.listen(self)
         with selectors.DefaultSelector() as self._selector, self._watched() as end:
             self._selector.register(self._wire, selectors.EVENT_READ)
@@ -160,7 +172,7 @@ class _Link(Bell):
             finally:
                 channel.wake_worker = NO_REQUEST
             self._wait_for_end()
-        self._hold_end(kind, outcome)
+        return kind
 
     def _grants(self, max_prefetch: int) -> Iterator[object]:
         """Give the child its first room; return what gives it room for one more with each step, in C."""
@@ -240,6 +252,8 @@ class _Link(Bell):
         """End the child at once."""
         self._deadline = math.inf
         self._process.kill()
+        if not self._has_begun:  # else its worker waits for its end
+            self._process.join()
 
     def end(self) -> None:
         """End the child because the worker has failed, which nobody could expect."""
@@ -295,6 +309,20 @@ class _Link(Bell):
         is_silent = code == 1 and not self._channel.delivered and not self._channel.items.qsize()
         hint = f"; if it has printed an error of its own: {_GUARD}" if is_silent else ""
         return f"the process of {self._name!r} (process id {self._pid}) {how} before its source had ended{hint}"
+
+
+# Those that have been started here. By a weak reference: `multiprocessing` keeps those that have not been joined.
+_processes: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # They are the parent's children. `multiprocessing` would wait for them at the exit of this process, and fail.
+    getattr(multiprocessing.process, "_children", set()).difference_update(_processes)
+    _processes.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class _TracebackOfProcess(Exception):  # noqa: N818 - no error, but how one came about

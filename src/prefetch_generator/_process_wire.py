@@ -2,8 +2,9 @@
 
 A frame is a head, the sizes of its buffers, a pickle, and those buffers that do not lie in shared memory. A segment of
 that memory has no name: its descriptor is sent once, and the kernel frees it with the last process that maps it. The
-board, one more segment, has a byte for each of the others: 1 from when the source's process fills it until the last
-array over it is gone in the worker's process.
+board, one more segment, has a byte for each of the others: `LENT` from when the source's process fills it until the
+last array over it is gone in the worker's process. A fork of that process has the arrays too, and nobody hears how
+long: so what is lent when it forks is `SPENT`, and is never filled again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ STOP, HURRY = b"s", b"h"  # the worker's one word through the socket: the source
 ROOM, NO_BOUND = b"r", b"u"  # what goes through the pipe: room for one item, or for any number
 
 LARGE = 64 * 1024  # bytes from which on a buffer is not pickled
+FREE, LENT, SPENT = 0, 1, 2  # a segment; the last one is to be replaced
 _HEAD = struct.Struct("=cIqQ")  # kind, number of buffers, number of the segment (-1: none), size
 _SIZE = struct.Struct("=Q")
 _PAGE = 64  # bytes: where a buffer may begin in a segment
@@ -95,23 +97,26 @@ class Sender:
             segment[start : start + buffer.nbytes] = buffer
             start += _room(buffer)
         assert self._board is not None  # noqa: S101 - for the type checkers: it comes before the first segment
-        self._board[number] = 1
+        self._board[number] = LENT
         return number
 
     def _free_segment(self, size: int) -> int:
         if self._board is None:
             self._board = self._new(BOARD, 0, _MOST)
         segments = self._segments
-        number = self._board.find(b"\0", 0, len(segments))
+        states = self._board[: len(segments)]
+        number = states.find(FREE)
+        if number < 0:
+            number = states.find(SPENT)
         if number < 0:
             number = len(segments)
             if number == _MOST:
                 raise OSError("no more segments")
             segments.append(self._new(SEGMENT, number, size))
-        elif len(segments[number]) < size:
+        elif len(segments[number]) < size or states[number] == SPENT:
             segments[number] = self._new(SEGMENT, number, size)
         before = len(segments)
-        while len(segments) > number + 1 and not self._board[len(segments) - 1] and self._unused() > self.spare:
+        while len(segments) > number + 1 and self._board[len(segments) - 1] != LENT and self._unused() > self.spare:
             segments.pop()
         if len(segments) < before:
             self._wire.sendall(_HEAD.pack(TRIM, 0, len(segments), 0))
@@ -119,7 +124,7 @@ class Sender:
 
     def _unused(self) -> int:
         assert self._board is not None  # noqa: S101 - for the type checkers
-        return self._board[: len(self._segments)].count(0)
+        return self._board[: len(self._segments)].count(FREE)
 
     def _new(self, kind: bytes, number: int, size: int) -> mmap.mmap:
         descriptor = os.memfd_create("prefetch_generator")
@@ -146,7 +151,13 @@ class Receiver:
         self._board: mmap.mmap | None = None
         self._segments: dict[int, _Segment] = {}
         self._frame: tuple[memoryview | bytes, list[Any]] = b"", []
-        _receivers.add(weakref.ref(self, _receivers.discard))
+        _receivers.add(self)
+
+    def part(self) -> None:
+        """See that what is lent now is never filled again: there is about to be another process that has it."""
+        for number, segment in self._segments.copy().items():
+            if segment.forget() and self._board is not None:
+                self._board[number] = SPENT
 
     def receive(self) -> bytes:
         """Return the kind of the next frame, once all of it is there for `load`. Raises EOFError at the end."""
@@ -177,10 +188,6 @@ class Receiver:
         """Unpickle what was received. Once, for nothing may refer to its buffers afterwards but what is returned."""
         (pickled, buffers), self._frame = self._frame, (b"", [])
         return pickle.loads(pickled, buffers=buffers)  # noqa: S301 - our own child's
-
-    def forget(self) -> None:
-        """Give no segment back."""
-        self._segments.clear()
 
     def _map(self, kind: bytes, number: int, size: int) -> None:
         descriptor = self._descriptors.pop(0)
@@ -245,19 +252,6 @@ class Receiver:
         return size
 
 
-_receivers: set[weakref.ref[Receiver]] = set()
-
-
-def _after_fork_in_child() -> None:
-    # The board is the same memory here, and what becomes of this process's copies is not to be told there.
-    for receiver in [it for reference in _receivers if (it := reference()) is not None]:
-        receiver.forget()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
 class _Segment:
     """A segment in the worker's process, which may be lent to one item at a time."""
 
@@ -268,18 +262,35 @@ class _Segment:
         # What exports the memory must be a new object for each item, so that a weak reference sees the last array go.
         # A memoryview is none: another one over the same memory may outlive it.
         self._array = ctypes.c_ubyte * len(memory)
-        self._released: object = None
+        self._released: weakref.ref[Any] | None = None
 
     def lend(self, sizes: list[int], board: mmap.mmap, number: int) -> list[memoryview]:
         exporter = self._array.from_buffer(self._memory)
         # In C, for an array may be freed anywhere, and a finalizer in Python be interrupted on its first bytecode.
-        self._released = weakref.ref(exporter, partial(next, map(board.__setitem__, repeat(number), repeat(0))))
+        self._released = weakref.ref(exporter, partial(next, map(board.__setitem__, repeat(number), repeat(FREE))))
         whole = pickle.PickleBuffer(exporter).raw()
         views, start = [], 0
         for size in sizes:
             views.append(whole[start : start + size])
             start += _room(views[-1])
         return views
+
+    def forget(self) -> bool:
+        """Hear no more of the last array; return whether there still is one."""
+        released, self._released = self._released, None
+        return released is not None and released() is not None
+
+
+_receivers: weakref.WeakSet[Receiver] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for receiver in list(_receivers):
+        receiver.part()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork)
 
 
 def _room(buffer: memoryview) -> int:

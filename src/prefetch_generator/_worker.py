@@ -134,6 +134,7 @@ class Worker:
         """End the thread, if there is one, without the source having been touched."""
         _exit.live.discard(self)
         self.may_begin = False
+        self.kill_source(self.source)  # which has not begun
         self.channel.wakeups.put(None)
         self.join()
         self.source = self.iterable = None  # a process that waits for its worker ends with this
