@@ -29,9 +29,15 @@ def compared(share: float, consumer: str = "waits", *, source: float = 1.0, used
     return Comparison(consumer, slow, {"background": fast})
 
 
+def with_process(comparison: Comparison, share: float, startup: float = 0.0) -> Comparison:
+    """Return this comparison and a process in it, which reached *share* of the possible gain."""
+    process = compared(share).others["background"]._replace(startup=startup)
+    return comparison._replace(others={**comparison.others, "process": process})
+
+
 def measured(waits: float = 1.0, computes: float = 1.0, tuned: float | None = None, *, depth: int = 2) -> Measurement:
     """Return a measurement in which each comparison reached this share of the possible gain."""
     alone = plain([1.0] * 10, [0.0] * 10)
     again = None if tuned is None else compared(tuned, "tuned")
     both = compared(waits, "waits"), compared(computes, "computes")
-    return Measurement("'data:load'", 2, alone, alone, *both, depth, again)
+    return Measurement("'data:load'", 2, alone, alone, *both, depth, tuned=again)

@@ -272,3 +272,46 @@ def test_ctrl_c_ends_the_command_at_once(
     )
     monkeypatch.chdir(tmp_path)
     assert python(*MODULE, f"{name}:load", "--consumer", "0", returncode=130) == ("", "")
+
+
+# A source that is slow on any thread but the main one, so that no thread gains anything.
+NO_THREAD = """
+import multiprocessing, os, signal, threading, time
+def load():
+    while True:
+        time.sleep(0.01 if threading.current_thread() is threading.main_thread() else 0.1)
+        {step}
+        yield os.getpid()
+"""
+
+
+def test_a_process_is_measured_where_a_thread_gains_little(
+    tmp_path: Path, write_module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README: it has a row in the table, a pair of lines in the picture, and a line that says how it was done."""
+    name = write_module(NO_THREAD.format(step=""))
+    monkeypatch.chdir(tmp_path)
+    out, err = python(*MODULE, f"{name}:load", "--items", "5", "--consumer", "0.01")
+    assert err == ""
+    table, waits = out.split("\n\n")[1:3]
+    # Not those of the consumer that computes: on a busy machine it may take so long that there is nothing to gain.
+    *rows, last = [line.split()[0] for line in table.splitlines()]
+    assert rows[:3] == ["consumer", "waits", "process"]
+    assert last == "process:"
+    assert [line.split()[0] for line in waits.splitlines()][1::2] == ["plain", "background", "process"]
+
+
+@posix
+def test_ctrl_c_ends_the_command_and_the_process(
+    tmp_path: Path, write_module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--help: status 130 and nothing printed, though the source is stuck in a process; that ends too."""
+    name = write_module(
+        NO_THREAD.format(
+            step="parent = multiprocessing.parent_process()\n"
+            "        parent and (os.kill(parent.pid, signal.SIGINT), time.sleep(600))"
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    # What it writes is read to the end, which comes when no process is left that could write.
+    assert python(*MODULE, f"{name}:load", "--items", "5", "--consumer", "0.01", returncode=130) == ("", "")

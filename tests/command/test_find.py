@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,11 +72,23 @@ def test_a_pipe_in_a_folder_does_not_block(tmp_path: Path) -> None:
     assert list(find.files(str(tmp_path))) == []
 
 
+def test_a_source_can_be_sent_to_another_process(tmp_path: Path, write_module: WriteModule) -> None:
+    """Whatever it is: a function goes by the name it was given by, and need not be one that pickle finds."""
+    (tmp_path / "a").write_bytes(b"a")
+    name = write_module("load = lambda: [5]\n")
+    for text, first in [(None, None), (str(tmp_path), zlib.compress(b"a", 9)), (f"{name}:load", 5)]:
+        source = find.find_source(text)
+        item = next(pickle.loads(pickle.dumps(source.begin))())
+        assert item == (first or next(source.begin()))
+        assert next(iter(source.function())) == item
+
+
 def test_the_function_behind_a_decorated_one_can_be_named(write_module: WriteModule) -> None:
     """What the message about @background advises works."""
     name = write_module("from prefetch_generator import background\n@background\ndef load(): yield 5\n")
     source = find.find_source(f"{name}:load.__wrapped__")
     assert list(source.begin()) == [5]
+    assert source.function.__name__ == "load"
 
 
 @pytest.mark.parametrize(

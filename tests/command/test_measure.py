@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
+import multiprocessing
+import os
 import sys
 import threading
 import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from prefetch_generator import BackgroundGenerator, Stats
 from prefetch_generator._command import consumers, machine, measure
 from prefetch_generator._command.consumers import nothing
-from prefetch_generator._command.find import Source, SourceError
-from prefetch_generator._command.measure import background_loop, first_pass, plain_loop, watched
-from prefetch_generator._command.times import Measurement, Span
+from prefetch_generator._command.find import Source, SourceError, find_source
+from prefetch_generator._command.measure import background_loop, first_pass, plain_loop, process_loop, watched
+from prefetch_generator._command.times import Measurement, Run, Span, idle
+
+from . import invented
+from .invented import WriteModule
 
 
 def ticks() -> Iterator[int]:
@@ -27,14 +33,17 @@ def ticks() -> Iterator[int]:
     yield from itertools.count()
 
 
-TICKS = Source("ticks", ticks)
+TICKS = Source("ticks", ticks, ticks)
+LOOPS = [plain_loop, process_loop, *measure.VARIANTS.values()]
 
 
 def measured(begin: Callable[[], Iterator[object]], items: int | None = 5, seconds: float | None = 0.0) -> Measurement:
-    """Measure a source and say nothing meanwhile, on a machine that has been looked at."""
+    """Measure a source and say nothing meanwhile, on a machine that has been looked at, and with no real process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "spare_processor", lambda: False)  # takes its time
-        return measure.measure(Source("'data:load'", begin), items, seconds, 2, lambda step: None)
+        patch.setattr(measure, "process_loop", plain_loop)  # is started by the tests of it alone, for the same reason
+        patch.setattr(measure, "try_process", lambda source: None)
+        return measure.measure(Source("'data:load'", begin, begin), items, seconds, 2, lambda step: None)
 
 
 def test_only_as_many_items_are_taken_as_asked_for() -> None:
@@ -80,10 +89,10 @@ def test_the_first_pass_ends_with_the_time_but_not_before_three_items() -> None:
     assert len(first_pass(TICKS, 50, 10.0, math.inf).made) == 50
 
 
-@pytest.mark.parametrize("loop", [plain_loop, *measure.VARIANTS.values()])
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("max_prefetch", [1, 2, 0])
 def test_every_loop_gives_every_item_to_the_consumer(loop: measure.Loop, max_prefetch: int) -> None:
-    """Plain or in the background, each item is made and used, in this order."""
+    """Plain or in the background, on a thread or in a process, each item is made and used, in this order."""
     run = loop(TICKS, 20, nothing, max_prefetch)
     assert len(run.made) == len(run.used) == 20
     assert all(made.end <= used.start for made, used in zip(run.made, run.used, strict=True))
@@ -120,10 +129,10 @@ def test_the_source_runs_on_another_thread_only_in_the_background() -> None:
             seen.append(threading.current_thread())
             yield 0
 
-    plain_loop(Source("", source), 2, nothing, 2)
+    plain_loop(Source("", source, source), 2, nothing, 2)
     assert set(seen) == {threading.current_thread()}
     seen.clear()
-    background_loop(Source("", source), 2, nothing, 2)
+    background_loop(Source("", source, source), 2, nothing, 2)
     assert threading.current_thread() not in seen
 
 
@@ -143,7 +152,7 @@ def test_an_interrupt_in_the_consumer_still_closes_the_source() -> None:
     for loop in (plain_loop, background_loop):
         closed.clear()
         with pytest.raises(KeyboardInterrupt) as caught:
-            loop(Source("", source), 5, interrupted, 2)
+            loop(Source("", source, source), 5, interrupted, 2)
         assert closed.is_set()
         assert caught.type is KeyboardInterrupt  # it still holds the frames: the source was closed, not collected
 
@@ -269,6 +278,132 @@ def test_a_computing_consumer_that_gained_little_is_tried_again(
     assert (interval == machine.SWITCH_INTERVAL) is tuned
 
 
+@pytest.mark.parametrize(
+    ("waits", "computes", "tried"),
+    [(0.6, 0.6, []), (0.6, 0.4, ["computes"]), (0.4, 0.6, ["waits"]), (0.4, 0.4, ["waits", "computes"])],
+)
+def test_a_process_is_tried_wherever_the_thread_gained_less_than_half(
+    waits: float, computes: float, tried: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the depth that the times ask for; nothing is started if nobody needs it."""
+    measurement, started = invented.measured(waits, computes, depth=8), list[Source]()
+    monkeypatch.setattr(measure, "try_process", started.append)
+    runs: list[tuple[str, measure.Loop, consumers.Consumer, int]] = []
+
+    def run(*step: Any) -> Run:
+        runs.append(step)
+        return measurement.alone
+
+    two = {"waits": consumers.waiting(1.0), "computes": nothing}
+    result = measure._with_process(measurement, TICKS, two["waits"], two["computes"], run)
+    assert runs == [(f"consumer {name}, process", process_loop, two[name], 8) for name in tried]
+    assert [one.consumer for one in (result.waits, result.computes) if "process" in one.others] == tried
+    assert result.no_process == ""
+    assert started == [TICKS] * bool(tried)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [(TypeError("it cannot\n be sent"), "TypeError: it cannot be sent"), (SystemExit(3), "SystemExit: 3")],
+)
+def test_why_a_process_could_not_be_tried_is_told(
+    failure: BaseException, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line; what was measured before still counts. After Ctrl-C nothing does."""
+
+    def fail(source: Source) -> NoReturn:
+        raise failure
+
+    monkeypatch.setattr(measure, "try_process", fail)
+    before = invented.measured(0.0)
+    assert measure._with_process(before, TICKS, nothing, nothing, lambda *step: before.alone) == before._replace(
+        no_process=reason
+    )
+    failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        measure._with_process(before, TICKS, nothing, nothing, lambda *step: before.alone)
+
+
+def test_a_process_is_measured_from_its_first_step_on() -> None:
+    """Its times are its own, by the same clock; how long it took to start is told apart."""
+    called = time.perf_counter()
+    run = process_loop(TICKS, 5, nothing, 2)
+    assert run.start == run.made[0].start
+    assert called < run.start - run.startup < run.start
+    assert run.producer_wait == idle(run.start, run.made)
+    assert run.consumer_wait == idle(run.start, run.used)
+    assert all(ended <= begun for (_, ended), (begun, _) in itertools.pairwise(run.made))
+    assert run.startup > run.made[0].end - run.made[0].start
+
+
+@pytest.mark.parametrize("method", sorted({"spawn", "forkserver"} & {*multiprocessing.get_all_start_methods()}))
+@pytest.mark.parametrize("source", [None, ".", "data_of_a_test:load.__wrapped__"])
+def test_every_kind_of_source_runs_in_a_process(
+    source: str | None, method: str, tmp_path: Path, write_module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default, a folder, and a function, which is found there by its name; not here, and as @background does it."""
+    write_module(
+        "import os\n"
+        "from prefetch_generator import background\n"
+        "@background\n"
+        "def load():\n"
+        f"    assert os.getpid() != {os.getpid()}\n"
+        "    yield from range(5)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none=False: method)
+    found = find_source(source)
+    measure.try_process(found)
+    run = process_loop(found, 3, nothing, 2)
+    assert len(run.made) == len(run.used) == (1 if source == "." else 3)
+
+
+def test_what_cannot_be_sent_is_the_users_own() -> None:
+    """The message names the user's function, or the user's item, and nothing that is sent in its place."""
+
+    class Unsendable:
+        def __reduce__(self) -> NoReturn:
+            raise ValueError("not this one")
+
+        def __call__(self) -> Iterator[object]:
+            return ticks()
+
+    source = Source("", ticks, Unsendable())
+    with pytest.raises(TypeError, match=r"^function of Unsendable\(\) cannot be sent to another process"):
+        measure.try_process(source)
+    with pytest.raises(TypeError, match=r"an item of the source cannot be sent from its process, got <.*lock'>"):
+        measure.try_process(Source("", locks, locks))
+
+
+def locks() -> Iterator[object]:
+    """Give what cannot be pickled."""
+    while True:
+        yield threading.Lock()
+
+
+def test_in_a_process_an_item_is_let_go_before_the_next_one_is_made() -> None:
+    """As anywhere else, on both sides of it."""
+
+    class Item:
+        pass
+
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+
+    def source() -> Iterator[Item]:
+        for _ in range(3):
+            assert not alive
+            item = Item()
+            alive.add(item)
+            yield item
+            del item
+
+    there = measure.measured_source(source, 3)
+    made: list[Span] = []
+    for item in measure._received(there, made):
+        del item
+    assert len(made) == 3
+
+
 @pytest.mark.parametrize(("asked", "items"), [(None, 3), (5, 5)])
 def test_the_time_limits_the_items_only_where_their_number_was_not_given(
     asked: int | None, items: int, monkeypatch: pytest.MonkeyPatch
@@ -325,12 +460,16 @@ def test_every_step_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, each variant by its name."""
     monkeypatch.setattr(measure, "ENOUGH", math.inf)
     monkeypatch.setitem(measure.VARIANTS, "further", plain_loop)
+    monkeypatch.setattr(measure, "process_loop", plain_loop)
+    monkeypatch.setattr(measure, "try_process", lambda source: None)
     steps: list[str] = []
     result = measure.measure(TICKS, 3, 0.0, 2, steps.append)
     assert steps == [
         "first pass",
         "source alone",
         *[f"consumer {does}, {how}" for does in ("waits", "computes") for how in ("plain", "background", "further")],
+        "consumer waits, process",
+        "consumer computes, process",
         "consumer computes, tuned",
     ]
-    assert [*result.waits.others] == [*result.computes.others] == ["background", "further"]
+    assert [*result.waits.others] == [*result.computes.others] == ["background", "further", "process"]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from prefetch_generator._command import report
 from prefetch_generator._command.times import Comparison, Measurement, Run, Span
 
-from .invented import compared, measured, plain
+from .invented import compared, measured, plain, with_process
 
-COMPUTES = "; but if the consumer computes in Python, "
+
+def process_too(measurement: Measurement, waits: float | None = None, computes: float | None = None) -> Measurement:
+    """Return this measurement and processes in it that reached these shares of the possible gain."""
+    if waits is not None:
+        measurement = measurement._replace(waits=with_process(measurement.waits, waits, 0.25))
+    if computes is not None:
+        measurement = measurement._replace(computes=with_process(measurement.computes, computes, 0.125))
+    return measurement
 
 
 @pytest.mark.parametrize(
@@ -18,31 +27,16 @@ COMPUTES = "; but if the consumer computes in Python, "
         (measured(), "max_prefetch=2 is enough"),
         (measured(depth=8), "raise max_prefetch to 8, because the times per item are uneven"),
         (
-            measured(computes=0.0),
-            f"max_prefetch=2 is enough{COMPUTES}both sides hold the GIL: a thread cannot help here",
-        ),
-        (
-            measured(computes=0.0)._replace(spare=False),
-            f"max_prefetch=2 is enough{COMPUTES}both sides need the same processor: a thread cannot help here",
-        ),
-        (
-            measured(computes=0.0)._replace(gil=False),
-            f"max_prefetch=2 is enough{COMPUTES}both sides need the same processor: a thread cannot help here",
-        ),
-        (
-            measured(computes=0.0, tuned=0.3, depth=8),
-            (
-                f"raise max_prefetch to 8, because the times per item are uneven{COMPUTES}"
-                "call sys.setswitchinterval(0.0001), so that neither side waits long for the GIL"
-            ),
-        ),
-        (
-            measured(computes=0.0, tuned=0.2),
-            f"max_prefetch=2 is enough{COMPUTES}both sides hold the GIL: a thread cannot help here",
-        ),
-        (
             measured(waits=0.0),
             "there is little gain, because each item is made too quickly: let the source yield more at a time",
+        ),
+        (
+            process_too(measured(waits=0.49), waits=0.49),
+            "there is little gain, because each item is made too quickly: let the source yield more at a time",
+        ),
+        (
+            process_too(measured(waits=0.49), waits=0.5),
+            "there is little gain from a thread, but from process=True there is (1.41x)",
         ),
         (
             measured()._replace(waits=compared(0.0, used=0.01)),
@@ -51,8 +45,42 @@ COMPUTES = "; but if the consumer computes in Python, "
     ],
 )
 def test_the_advice_follows_from_the_times(measurement: Measurement, sentence: str) -> None:
-    """Each kind of result has its one sentence; the GIL is not blamed where there is none."""
+    """Each kind of result has its one sentence."""
     assert report.advice(measurement) == sentence
+
+
+HOLD = "both sides hold the GIL: a thread cannot help here"
+TUNED = "call sys.setswitchinterval(0.0001), so that neither side waits long for the GIL"
+NEITHER = "both sides need the same processor: neither a thread nor a process can help here"
+
+
+@pytest.mark.parametrize(
+    ("tuned", "process", "machine", "sentence"),
+    [
+        # The thread with other settings, unless a process gains more and that gains too little.
+        (0.3, None, {}, TUNED),
+        (0.3, 0.3, {}, TUNED),
+        (0.5, 0.9, {}, TUNED),
+        (0.49, 0.9, {}, f"{HOLD}, process=True can (1.74x)"),
+        # The process, wherever it gains.
+        (0.24, 0.25, {}, f"{HOLD}, process=True can (1.20x)"),
+        (0.2, 1.0, {"spare": False}, f"{HOLD}, process=True can (1.82x)"),
+        (0.2, 1.0, {"gil": False}, "a thread cannot help here, process=True can (1.82x)"),
+        # Neither. The GIL is not blamed where there is none.
+        (0.2, 0.24, {}, f"{HOLD}, and for a process an item costs too much"),
+        (0.2, None, {"no_process": "why"}, f"{HOLD}, and a process could not be tried (see above)"),
+        (0.2, 0.2, {"spare": False}, NEITHER),
+        (0.2, None, {"spare": False, "no_process": "why"}, NEITHER),
+        (0.2, 0.2, {"gil": False}, NEITHER),
+    ],
+)
+def test_the_advice_for_a_consumer_that_computes(
+    tuned: float, process: float | None, machine: dict[str, Any], sentence: str
+) -> None:
+    """Other settings, a process with its figure, or neither; in addition to what holds for one that waits."""
+    measurement = process_too(measured(computes=0.0, tuned=tuned, depth=8)._replace(**machine), computes=process)
+    head = "raise max_prefetch to 8, because the times per item are uneven"
+    assert report.advice(measurement) == f"{head}; but if the consumer computes in Python, {sentence}"
 
 
 def test_the_picture_shows_who_worked_when(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +117,7 @@ def test_the_table_has_rates_speed_ups_and_waits() -> None:
 
 def test_a_further_variant_is_a_further_row_and_a_further_picture() -> None:
     """Under the consumer, by its own name."""
-    one = compared(1.0)
-    two = one._replace(others={**one.others, "process": one.others["background"]})
+    two = with_process(compared(1.0), 1.0)
     assert [row.split()[0] for row in report.table([two])] == ["consumer", "waits", "process"]
     assert [line.split()[0] for line in report.picture(two)][1::2] == ["plain", "background", "process"]
 
@@ -116,3 +143,17 @@ def test_the_report_names_the_second_setting_only_where_it_was_tried() -> None:
     assert row.split()[0] == "tuned"
     assert "max_prefetch=2 and sys.setswitchinterval(0.0001)" in explained
     assert not any("tuned" in line for line in report.lines(measured()))
+
+
+def test_the_report_says_how_a_process_was_tried() -> None:
+    """Its settings as the user would write them, and the longest start, which is not in the figures."""
+    measurement = measured(0.0, 0.0, depth=8)
+    for both in [(0.5, 0.5), (0.5, None)]:
+        assert list(report.process(process_too(measurement, *both))) == [
+            "process: with @background(max_prefetch=8, process=True), which took 0.250 s to start, not counted"
+        ]
+    reason = "TypeError: function of load() cannot be sent"
+    said = list(report.process(measurement._replace(no_process=reason)))
+    assert said == [f"process: could not be tried: {reason}"]
+    assert said[0] in list(report.lines(measurement._replace(no_process=reason)))
+    assert list(report.process(measured())) == []

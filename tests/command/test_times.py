@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefetch_generator._command.times import Comparison, best_speed_up, enough_depth, overlapped
+from prefetch_generator._command.times import Comparison, Span, best_speed_up, enough_depth, idle, overlapped
 
 from .invented import compared, plain
 
@@ -49,6 +49,18 @@ def test_the_gained_share_is_zero_for_no_gain_and_one_for_the_best() -> None:
     """The measured speed-up is placed between none and the best possible."""
     assert compared(0.0).gained() == pytest.approx(0.0)
     assert compared(1.0).gained() == pytest.approx(1.0)
+
+
+def test_what_was_not_tried_has_gained_nothing() -> None:
+    """Unless there is hardly anything to gain."""
+    assert compared(1.0).gained("process") == 0.0
+    assert compared(1.0, used=0.01).gained("process") == 1.0
+
+
+def test_idle_is_what_no_item_has_taken() -> None:
+    """From the start to the end of the last item: before the first, and between them."""
+    assert idle(1.0, [Span(2.0, 4.0), Span(4.5, 9.0)]) == 1.5
+    assert idle(1.0, []) == 0.0
 
 
 def test_the_gained_share_is_one_where_there_is_hardly_anything_to_gain() -> None:

@@ -10,6 +10,6 @@ Each module imports only from those below it:
     machine       what this interpreter and these processors can do
     times         when each item was made and used, and what follows from that
 
-A further way to run the source is one more entry in `measure.VARIANTS`; a further output is one more function of a
-`times.Measurement`, beside `report.lines`.
+A further way to run the source is one more entry in `measure.VARIANTS`, or, like the process, one that is tried only
+where the others gain little; a further output is one more function of a `times.Measurement`, beside `report.lines`.
 """

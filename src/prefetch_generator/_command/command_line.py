@@ -17,7 +17,8 @@ from prefetch_generator._command.measure import ITEMS, measure
 PROG = "python -m prefetch_generator"
 DESCRIPTION = """
 Measure what prefetching would gain: run a source alone, then in a plain loop and in the background, with a
-consumer that waits (a GPU, a network) and with one that computes in Python.
+consumer that waits (a GPU, a network) and with one that computes in Python. Where a thread gains less than half of what
+is possible, a process of its own is tried too.
 """
 EPILOG = """
 Exit status: 0, or 1 if the source failed, 2 if an argument or SOURCE is wrong, 130 after Ctrl-C.

@@ -27,20 +27,22 @@ class SourceError(Exception):
 
 
 class Source(NamedTuple):
-    """What is measured: a title for the report, and a function that starts it anew."""
+    """What is measured: a title for the report, and how it is started."""
 
     title: str
-    begin: Callable[[], Iterator[object]]
+    begin: Callable[[], Iterator[object]]  # starts it anew, here or in a process that this has been sent to
+    function: Callable[[], Iterable[object]]  # what the user would decorate
 
 
 def find_source(text: str | None) -> Source:
     """Return what *text* names, or raise `SourceError` if there is no such thing."""
     if text is None:
-        folder = sysconfig.get_path("stdlib")
-        return Source(f"the standard library of Python {platform.python_version()}", functools.partial(files, folder))
+        begin = functools.partial(files, sysconfig.get_path("stdlib"))
+        return Source(f"the standard library of Python {platform.python_version()}", begin, begin)
     if text and Path(text).is_dir():  # Path("") is the current folder
-        return Source(f"the files of {text!r}", functools.partial(files, text))
-    return Source(repr(text), functools.partial(call, text, find_function(text)))
+        begin = functools.partial(files, text)
+        return Source(f"the files of {text!r}", begin, begin)
+    return Source(repr(text), functools.partial(call, text), find_function(text))
 
 
 def files(folder: str) -> Iterator[bytes]:
@@ -82,8 +84,9 @@ def find_function(text: str) -> Callable[[], Iterable[object]]:
     raise SourceError(f"SOURCE must name something callable, got {text!r}: {type(found).__name__!r} object")
 
 
-def call(text: str, function: Callable[[], Iterable[object]]) -> Iterator[object]:
-    """Return a fresh iterator from the user's function."""
+def call(text: str) -> Iterator[object]:
+    """Return a fresh iterator from the user's function, which any process finds by its name."""
+    function = find_function(text)
     try:
         result = function()
     except TypeError as error:

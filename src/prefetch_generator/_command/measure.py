@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from prefetch_generator import BackgroundGenerator
+from prefetch_generator import BackgroundGenerator, background
 from prefetch_generator._command import consumers, machine
 from prefetch_generator._command.consumers import Consumer
 from prefetch_generator._command.find import Source, SourceError
-from prefetch_generator._command.times import ENOUGH, Comparison, Measurement, Run, Span, enough_depth, mean
+from prefetch_generator._command.times import ENOUGH, Comparison, Measurement, Run, Span, enough_depth, idle, mean
 
 Loop: TypeAlias = Callable[[Source, int, Consumer, int], Run]
+Step: TypeAlias = Callable[[str, Loop, Consumer, int], Run]
 
 ITEMS = 200  # taken unless the user asks for a number, or as many as fit into
 BUDGET = 1.2  # seconds of one plain loop; the whole takes about six times as long
@@ -34,7 +35,7 @@ def measure(
     if not first.made:
         raise SourceError(f"SOURCE must give at least one item, got none from {source.title}")
 
-    def run(step: str, loop: Loop, consumer: Consumer, depth: int = max_prefetch) -> Run:
+    def run(step: str, loop: Loop, consumer: Consumer, depth: int) -> Run:
         announce(step)
         done = loop(source, len(first.made), consumer, depth)
         if not done.made:
@@ -42,20 +43,50 @@ def measure(
         return done
 
     def compare(name: str, consumer: Consumer) -> Comparison:
-        plain = run(f"consumer {name}, plain", plain_loop, consumer)
-        others = {variant: run(f"consumer {name}, {variant}", loop, consumer) for variant, loop in VARIANTS.items()}
-        return Comparison(name, plain, others)
+        loops = {"plain": plain_loop, **VARIANTS}
+        runs = {way: run(f"consumer {name}, {way}", loop, consumer, max_prefetch) for way, loop in loops.items()}
+        return Comparison(name, runs.pop("plain"), runs)
 
-    alone = run("source alone", plain_loop, consumers.nothing)
-    waits = compare("waits", consumers.waiting(seconds := mean(alone.made) if seconds is None else seconds))
+    alone = run("source alone", plain_loop, consumers.nothing, max_prefetch)
+    seconds = mean(alone.made) if seconds is None else seconds
+    waits = compare("waits", waiting := consumers.waiting(seconds))
     computes = compare("computes", computing := consumers.computing(seconds))
     depth = enough_depth(waits.plain, max_prefetch)
     measured = Measurement(source.title, max_prefetch, first, alone, waits, computes, depth)
-    if computes.gained() >= ENOUGH:
+    return _tuned(_with_process(measured, source, waiting, computing, run), computing, run)
+
+
+def _with_process(
+    measured: Measurement, source: Source, waiting: Consumer, computing: Consumer, run: Step
+) -> Measurement:
+    """Try a process too where the thread gained little, with the depth that the times ask for, or say why not."""
+
+    def beside(compared: Comparison, consumer: Consumer) -> Comparison:
+        if compared.gained() >= ENOUGH:
+            return compared
+        process = run(f"consumer {compared.consumer}, process", process_loop, consumer, measured.depth)
+        return compared._replace(others={**compared.others, "process": process})
+
+    waits, computes = measured.waits, measured.computes
+    if min(waits.gained(), computes.gained()) >= ENOUGH:
+        return measured
+    try:
+        try_process(source)
+        return measured._replace(waits=beside(waits, waiting), computes=beside(computes, computing))
+    except KeyboardInterrupt:
+        raise
+    # Whatever else it is, a SystemExit of the source too: what was measured so far is no worse for it.
+    except BaseException as error:
+        return measured._replace(no_process=" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _tuned(measured: Measurement, computing: Consumer, run: Step) -> Measurement:
+    """Try other settings, and look at the machine, if a computing consumer gained little from the thread."""
+    if measured.computes.gained() >= ENOUGH:
         return measured
     with machine.switch_interval(machine.SWITCH_INTERVAL):
-        again = {"background": run("consumer computes, tuned", background_loop, computing, depth)}
-    tuned = Comparison("tuned", computes.plain, again)
+        again = run("consumer computes, tuned", background_loop, computing, measured.depth)
+    tuned = Comparison("tuned", measured.computes.plain, {"background": again})
     return measured._replace(tuned=tuned, spare=machine.spare_processor(), gil=machine.has_gil())
 
 
@@ -89,16 +120,61 @@ def background_loop(source: Source, items: int, consumer: Consumer, max_prefetch
     made: list[Span] = []
     stream = watched(source.begin(), items, made)
     start = time.perf_counter()
-    background = BackgroundGenerator(stream, max_prefetch)
+    ahead = BackgroundGenerator(stream, max_prefetch)
+    with _closing_soon(ahead):
+        used = _consume(ahead, consumer)
+        stats = ahead.stats
+    return Run(start, made, used, stats.producer_wait, stats.consumer_wait)
+
+
+def process_loop(source: Source, items: int, consumer: Consumer, max_prefetch: int) -> Run:
+    """Make *items* in a process of its own and use them here. It counts from the source's first step on."""
+    made: list[Span] = []
+    called = time.perf_counter()
+    ahead = background(max_prefetch=max_prefetch, process=True)(measured_source)(source.begin, items)
+    with _closing_soon(ahead):
+        used = _consume(_received(ahead, made), consumer)
+    start = made[0].start if made else called
+    # Not `stats`: there the start counts as waiting, and nobody here sees the process wait for room, or send.
+    return Run(start, made, used, idle(start, made), idle(start, used), start - called)
+
+
+def try_process(source: Source) -> None:
+    """Take one item from the user's own function in a process, as `@background` does, or raise what that raises."""
+    # What `process_loop` runs would be no proof: it goes by name where `@background` may have to pickle the function,
+    # and an error would name what is sent there instead of the user's item.
+    ahead = background(process=True)(source.function)()
+    with _closing_soon(ahead):
+        next(ahead, None)
+        ahead.close()  # it is not to run beside what is measured next
+
+
+def measured_source(begin: Callable[[], Iterator[object]], items: int) -> Generator[tuple[object, Span], None, None]:
+    """Give the first *items* of a source in a process, each with when it was being made there."""
+    made: list[Span] = []
+    with contextlib.closing(watched(begin(), items, made)) as stream:
+        for item in stream:
+            yield item, made.pop()
+            del item
+
+
+def _received(stream: Iterable[tuple[object, Span]], made: list[Span]) -> Iterator[object]:
+    # The clock is the system's, the same in every process.
+    for item, span in stream:
+        made.append(span)
+        yield item
+        del item
+
+
+@contextlib.contextmanager
+def _closing_soon(ahead: BackgroundGenerator[object]) -> Iterator[None]:
     try:
-        used = _consume(background, consumer)
-        stats = background.stats
+        yield
     finally:
-        # Not `with`: after Ctrl-C that would wait five seconds for a source that is stuck, and warn.
+        # Not `with ahead`: after Ctrl-C that would wait five seconds for a source that is stuck, and warn.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            background.close(_GRACE)
-    return Run(start, made, used, stats.producer_wait, stats.consumer_wait)
+            ahead.close(_GRACE)
 
 
 VARIANTS: dict[str, Loop] = {"background": background_loop}  # each is compared with the plain loop

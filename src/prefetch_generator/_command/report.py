@@ -22,11 +22,23 @@ def lines(measured: Measurement) -> Iterator[str]:
     yield from table([*comparisons, measured.tuned] if measured.tuned else comparisons)
     if measured.tuned:
         yield f"tuned: with max_prefetch={measured.depth} and sys.setswitchinterval({SWITCH_INTERVAL})"
+    yield from process(measured)
     yield ""
     for comparison in comparisons:
         yield from picture(comparison)
         yield ""
     yield f"advice: {advice(measured)}"
+
+
+def process(measured: Measurement) -> Iterator[str]:
+    """Say how a process was tried, or why it could not be; nothing if nobody needed one."""
+    runs = [one.others["process"] for one in (measured.waits, measured.computes) if "process" in one.others]
+    if measured.no_process:
+        yield f"process: could not be tried: {measured.no_process}"
+    elif runs:
+        started = max(run.startup for run in runs)
+        setting = f"@background(max_prefetch={measured.depth}, process=True)"
+        yield f"process: with {setting}, which took {started:.3f} s to start, not counted"
 
 
 def table(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -81,6 +93,8 @@ def advice(measured: Measurement) -> str:
         return "there is little to gain, because one side takes nearly all of the time"
     if measured.depth != measured.max_prefetch:
         head = f"raise max_prefetch to {measured.depth}, because the times per item are uneven"
+    elif measured.waits.gained("process") >= ENOUGH > measured.waits.gained():
+        return f"there is little gain from a thread, but from process=True there is ({_speed_up(measured.waits)})"
     elif measured.waits.gained() < ENOUGH:
         return "there is little gain, because each item is made too quickly: let the source yield more at a time"
     else:
@@ -91,8 +105,20 @@ def advice(measured: Measurement) -> str:
 
 
 def _advice_for_computing(measured: Measurement) -> str:
-    if measured.tuned and measured.tuned.gained() >= ENOUGH / 2:
+    tuned = measured.tuned.gained() if measured.tuned else 0.0
+    gained = measured.computes.gained("process")
+    if tuned >= ENOUGH or tuned >= max(ENOUGH / 2, gained):
         return f"call sys.setswitchinterval({SWITCH_INTERVAL}), so that neither side waits long for the GIL"
-    if measured.spare and measured.gil:
-        return "both sides hold the GIL: a thread cannot help here"
-    return "both sides need the same processor: a thread cannot help here"
+    if gained >= ENOUGH / 2:
+        gil = "both sides hold the GIL: " if measured.gil else ""
+        return f"{gil}a thread cannot help here, process=True can ({_speed_up(measured.computes)})"
+    if not measured.spare or not measured.gil:
+        return "both sides need the same processor: neither a thread nor a process can help here"
+    process = (
+        "a process could not be tried (see above)" if measured.no_process else "for a process an item costs too much"
+    )
+    return f"both sides hold the GIL: a thread cannot help here, and {process}"
+
+
+def _speed_up(comparison: Comparison) -> str:
+    return f"{comparison.speed_up('process'):.2f}x"

@@ -17,13 +17,14 @@ class Span(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One pass over the source: when it began, when each item was made and used, and the waits."""
+    """One pass over the source: when it began, when each item was made and used, the waits, and what came before."""
 
     start: float
     made: Sequence[Span]
     used: Sequence[Span]
     producer_wait: float = 0.0
     consumer_wait: float = 0.0
+    startup: float = 0.0  # seconds that a process took until it began; not counted
 
     @property
     def seconds(self) -> float:
@@ -41,7 +42,7 @@ class Comparison(NamedTuple):
 
     consumer: str  # what it does: "waits"
     plain: Run
-    others: Mapping[str, Run]  # by variant: "background"
+    others: Mapping[str, Run]  # by variant: "background", and "process" where that was tried
 
     @property
     def best(self) -> float:
@@ -53,8 +54,13 @@ class Comparison(NamedTuple):
         return self.others[variant].rate / self.plain.rate
 
     def gained(self, variant: str = "background") -> float:
-        """Return the share of the possible gain that was reached: 0 for none, 1 for all or if there is hardly any."""
-        return (self.speed_up(variant) - 1) / (self.best - 1) if self.best >= WORTH_IT else 1.0
+        """Return the share of the possible gain that was reached: 0 for none, 1 for all or if there is hardly any.
+
+        0 also for a variant that was not tried.
+        """
+        if self.best < WORTH_IT:
+            return 1.0
+        return (self.speed_up(variant) - 1) / (self.best - 1) if variant in self.others else 0.0
 
 
 class Measurement(NamedTuple):
@@ -67,6 +73,7 @@ class Measurement(NamedTuple):
     waits: Comparison
     computes: Comparison
     depth: int  # the max_prefetch that these times ask for
+    no_process: str = ""  # why a process could not be tried where a thread gained little
     # The rest is looked at only if a computing consumer gained little.
     tuned: Comparison | None = None  # that consumer again, with `depth` and a shorter switch interval
     spare: bool = True  # whether a second thread got a processor of its own
@@ -76,6 +83,11 @@ class Measurement(NamedTuple):
 def mean(spans: Sequence[Span]) -> float:
     """Return the mean length of *spans*, in seconds."""
     return sum(end - start for start, end in spans) / len(spans)
+
+
+def idle(start: float, spans: Sequence[Span]) -> float:
+    """Return the seconds from *start* to the end of the last of *spans* that belong to none of them."""
+    return spans[-1].end - start - sum(end - begun for begun, end in spans) if spans else 0.0
 
 
 def best_speed_up(items: int, source: float, consumer: float) -> float:
