@@ -7,6 +7,7 @@ for that is what each start method can send. A candidate uses the start method t
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
@@ -59,33 +60,21 @@ def _put_all(items: Any, source: Source) -> None:
     items.put(END)
 
 
-class Steps:
-    """A source for whoever asks for items by their number, in order."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._items: Iterator[Any] = iter(())
-
-    def __len__(self) -> int:
-        return self._source.args[0]  # type: ignore[no-any-return]
-
-    def __getitem__(self, number: int) -> Any:
-        if number == 0:
-            self._items = self._source()
-        return next(self._items)
-
-
 def pool_of_one(source: Source, _depth: int) -> Iterator[Any]:
     """Use what has no bound and knows no generators: a task for each item."""
-    with multiprocessing.Pool(1, _steps.append, (Steps(source),)) as pool:
+    with multiprocessing.Pool(1, _begin, (source,)) as pool:
         yield from pool.imap(_step, range(source.args[0]))
 
 
-_steps: list[Steps] = []  # of a pool's process
+_running: list[Iterator[Any]] = []  # in a pool's process
 
 
-def _step(number: int) -> Any:
-    return _steps[0][number]
+def _begin(source: Source) -> None:
+    _running.append(source())
+
+
+def _step(_number: int) -> Any:
+    return next(_running[0])
 
 
 def _by_fork(make: Make) -> Make:
@@ -118,10 +107,28 @@ def _spdl_segments() -> Make:
     def make(source: Source, depth: int) -> Iterator[Any]:
         if source.func is not arrays:
             raise GapError("is for arrays")
+        if sys.version_info[:3] == (3, 13, 0):  # whose pickler cannot do what it needs
+            raise GapError("fails with CPython 3.13.0")
         segments = pipeline.SharedMemorySegmentPool(source.args[1] + 4096, depth + 2)
         return iter(pipeline.iterate_in_subprocess(source, buffer_size=depth, arena=segments))
 
     return make
+
+
+class Steps:
+    """A source for whoever asks for items by their number, in order."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._items: Iterator[Any] = iter(())
+
+    def __len__(self) -> int:
+        return self._source.args[0]  # type: ignore[no-any-return]
+
+    def __getitem__(self, number: int) -> Any:
+        if number == 0:
+            self._items = self._source()
+        return next(self._items)
 
 
 def _grain() -> Make:

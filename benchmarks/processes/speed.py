@@ -61,12 +61,12 @@ SMALL_ITEMS = Workload(
     name="small items",
     text="What a number costs with a trivial source in a process and an empty loop, from the second item on. Floor: a "
     "bare `mp.SimpleQueue`, which has no bound but the pipe's.",
-    cases={"depth 2": 2, "depth 16": 16, "depth 128": 128},
+    cases={"depth 2": 2, "depth 128": 128},
     measure=measure_small,
     floors={"mp.SimpleQueue": simple_queue},
     against=("mp.SimpleQueue", "mp.Queue"),
-    note="`mp.Pool.imap` has no bound, and is the same at every depth. threaded-generator ends when its queue is empty "
-    "after its process has put the last item, which may still be on the way: so it loses items.",
+    note="`mp.Pool.imap` has no bound, and is the same at every depth. threaded-generator empties its queue "
+    "when its source ends, and so loses what the consumer has not taken by then.",
 )
 
 
