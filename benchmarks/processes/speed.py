@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from itertools import islice
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.processes.candidates import END, received
@@ -79,7 +78,9 @@ def measure_arrays(candidate: Candidate, size: int, share: float) -> Metrics:
     return per_item(begin, first_of_array, 20, share)
 
 
-first_of_array = itemgetter(0)
+def first_of_array(array: Any) -> float:
+    """Return its first number, of whatever kind the array has become: torch makes it a tensor."""
+    return float(array[0])
 
 
 def four_segments(size: int, share: float) -> Metrics:
