@@ -5,6 +5,7 @@ between these two. Name its `Table` here: the command line, the runner and the r
 """
 
 from benchmarks.asynchronous import ASYNCHRONOUS_CONSUMERS, ASYNCHRONOUS_SOURCES
+from benchmarks.processes import PROCESSES
 from benchmarks.synchronous import SYNCHRONOUS
 
-TABLES = {table.name: table for table in [SYNCHRONOUS, ASYNCHRONOUS_CONSUMERS, ASYNCHRONOUS_SOURCES]}
+TABLES = {table.name: table for table in [SYNCHRONOUS, ASYNCHRONOUS_CONSUMERS, ASYNCHRONOUS_SOURCES, PROCESSES]}

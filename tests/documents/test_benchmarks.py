@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,8 @@ sys.path.append(str(TOP))
 from benchmarks import report, runner  # noqa: E402 - after the path
 from benchmarks.asynchronous import consumers, sources  # noqa: E402
 from benchmarks.asynchronous.candidates import CONSUMERS, SOURCES  # noqa: E402
+from benchmarks.processes import PROCESSES, speed  # noqa: E402
+from benchmarks.processes.sources import numbers  # noqa: E402
 from benchmarks.synchronous import SYNCHRONOUS, handoff  # noqa: E402
 from benchmarks.synchronous.candidates import CANDIDATES, OURS, VERSION_1  # noqa: E402
 from benchmarks.table import Candidate, Table, Workload  # noqa: E402
@@ -121,6 +124,32 @@ def test_hand_written_bridges_from_an_asynchronous_source_deliver_in_order(candi
     assert list(candidate.make(sources.numbers(5), 1)) == [0, 1, 2, 3, 4]
 
 
+# Where the candidates fork, for Python 3.12 and later find threads of other tests.
+FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+BY_HAND = [one for one in PROCESSES.candidates if not one.package]
+
+
+@FORKS
+@pytest.mark.parametrize("candidate", BY_HAND, ids=lambda one: one.name)
+def test_hand_written_processes_deliver_in_order(candidate: Candidate) -> None:
+    """What a hand-written candidate gives is what a loop over the source gives."""
+    assert list(candidate.make(partial(numbers, 5), 1)) == [0, 1, 2, 3, 4]
+
+
+@FORKS
+def test_floor_of_small_items_passes_every_item() -> None:
+    """It measures nothing unless all have arrived."""
+    assert speed.simple_queue(2, 0)["µs"] > 0
+
+
+@FORKS
+@pytest.mark.skipif(sys.platform == "win32", reason="the floor forks")
+def test_floor_of_arrays_passes_every_item() -> None:
+    """It measures nothing unless all have arrived."""
+    pytest.importorskip("numpy")
+    assert speed.four_segments(1 << 12, 0)["µs"] > 0
+
+
 @pytest.mark.parametrize("floor", [consumers.ping_pong, consumers.one_call_each])
 def test_floors_of_a_bridge_end(floor: Callable[[int], Coroutine[Any, Any, None]]) -> None:
     """Every item has its wake-up."""
@@ -162,6 +191,13 @@ def test_another_tree_is_what_its_samples_measure(tmp_path: Path) -> None:
     package.joinpath("__init__.py").write_text("raise ValueError('this tree')\n", "utf-8")
     assert one_sample(tmp_path, runner.OTHER_TREE, tmp_path) == {"gap": "ValueError: this tree"}
     assert "was measured instead of" in one_sample(tmp_path, runner.OTHER_TREE, tmp_path / "nothing")["gap"]
+
+
+def test_a_sample_starts_this_library_in_a_process(tmp_path: Path) -> None:
+    """What a sample's own process runs can be imported by the one that it spawns."""
+    first = next(workload for workload in PROCESSES.workloads if workload.name == "first item")
+    answer = runner.ask(runner.Plan(1, 0.5, "", tmp_path), runner.Sample(0, PROCESSES, first, "spawn", OURS))
+    assert "ms" in answer.get("metrics", answer)
 
 
 def test_ratios_are_taken_within_a_round() -> None:
