@@ -9,6 +9,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -121,6 +122,9 @@ class _Child(Bell):
         except _WorkerIsGone:
             raise
         except BaseException as failure:
+            if not self._in_source and source is not None:  # of a signal handler that the source has
+                self._close(source)
+                return FAILED, _described(as_raised_by_source(failure))
             self._in_source = False
             end = self._ended_by(as_raised_by_source(failure), begun=source is not None)
             if end is not None:
@@ -130,7 +134,10 @@ class _Child(Bell):
     def _has_room(self) -> bool:
         """Wait for room; return False if the source is to stop."""
         while not self._left and not self._stop.is_set():
+            started = time.perf_counter()
             said = self._read(1 << 16)
+            if self._sender.spare:  # else it is the beginning that it has waited for
+                self._sender.waited += time.perf_counter() - started
             self._left = math.inf if NO_BOUND in said else said.count(ROOM)
             self._sender.spare = max(self._sender.spare, self._left)  # the first time, this is the bound
         self._left -= 1
@@ -151,7 +158,7 @@ class _Child(Bell):
             return failure
         try:
             self._sender.send(kind, pickled, buffers)
-        except OSError:
+        except ConnectionError:
             raise _WorkerIsGone from None
         return None
 
@@ -172,15 +179,11 @@ class _Child(Bell):
         return CLOSE_FAILED if heard else FAILED, _described(failure)
 
     def _close(self, source: Any) -> tuple[bytes, object]:
-        self._here.heard = True  # from here on the clean-up may use other generators
-        self._in_source = True
+        self._here.heard = True  # from here on the clean-up may use other generators; and it is not interrupted
         try:
             close_source(source)
         except BaseException as failure:
-            if failure is not self._interruption:
-                return CLOSE_FAILED, _described(as_raised_by_source(failure))
-        finally:
-            self._in_source = False
+            return CLOSE_FAILED, _described(as_raised_by_source(failure))
         return CLOSED, None
 
     def handle_interrupt(self, *_: object) -> None:
@@ -195,13 +198,16 @@ class _Child(Bell):
     def watch(self, parent: int) -> None:
         """Wait until the worker says stop, or the parent ends; then see that this process ends in time."""
         main = threading.main_thread().ident
+        if hasattr(signal, "pthread_sigmask"):  # a signal to this process is for the source's own threads
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         with selectors.DefaultSelector() as selector:
             selector.register(self._wire, selectors.EVENT_READ)
-            end = _end_of(parent)
-            if end is not None:
-                selector.register(end, selectors.EVENT_READ)
+            try:
+                _watch_process(selector, parent)
                 selector.select()
-            hurry = end is None or self._word() != STOP
+                hurry = self._word() != STOP
+            except ProcessLookupError:
+                hurry = True
             # On a thread of its own, for a callback of `on_set` may take long, or hang.
             threading.Thread(target=self._stop.set, daemon=True).start()
             selector.unregister(self._wire)
@@ -227,16 +233,20 @@ class _Child(Bell):
         writer_of(self._room[1])(STOP)
 
 
-def _end_of(parent: int) -> int | None:
-    """Return what can be read from once the parent has ended; None if it has."""
+def _watch_process(selector: selectors.BaseSelector, parent: int) -> None:
+    """Have the selector hear of the parent's end; raise ProcessLookupError if it has ended."""
+    if sys.platform == "win32":
+        return  # the end of the wire tells
     # What `multiprocessing` has for this is a pipe, which every process that the parent forks later holds open too.
     try:
-        return os.pidfd_open(parent)
+        end = os.pidfd_open(parent)
     except ProcessLookupError:
-        return None
+        raise
     except (AttributeError, OSError):  # another system, or one that forbids it
         process = parent_process()
-        return None if process is None else process.sentinel
+        assert process is not None  # noqa: S101 - for the type checkers: this is a child
+        end = process.sentinel
+    selector.register(end, selectors.EVENT_READ)
 
 
 def _interrupt(main: int | None) -> None:

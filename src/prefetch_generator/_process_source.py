@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from multiprocessing.process import current_process
 from operator import itemgetter
@@ -40,16 +40,18 @@ from prefetch_generator._process_wire import (
     HURRY,
     ITEM,
     NO_BOUND,
+    QUIET,
     ROOM,
     STOP,
     Receiver,
+    make_pair,
     make_pipe,
     writer_of,
 )
 from prefetch_generator._stop import SourceContext, is_exiting, source_context
 from prefetch_generator._worker import Source, SourceMaker, as_raised_by_source
 
-_MOST = 1 << 14  # items ahead, for a pipe of 16 KB, the smallest there is, takes so many bytes without blocking
+_MOST = 4096  # items ahead: the smallest pipe there is takes so many bytes without blocking
 _LINGER = 5.0  # seconds that a child has to end in, once its source has come to its own end
 _GUARD = "does the main module make the call only under `if __name__ == '__main__':`?"
 
@@ -76,7 +78,7 @@ class ProcessCall(SourceMaker):
                 "and may have no children"
             )
         _exit.come_before_children_are_joined()
-        return Source(self, _Link(self._call, self._name, self._method), _produce, _Link.end, _Link.where, _Link.kill)
+        return Source(self, _Link(self._call, self._name, self._method), _produce, _Link.end, _Link.where, _Link.end)
 
 
 def _default_method() -> str:
@@ -102,8 +104,8 @@ class _Link(Bell):
         "_channel",
         "_context",
         "_deadline",
-        "_has_begun",
         "_name",
+        "_parent",
         "_pid",
         "_process",
         "_receiver",
@@ -117,20 +119,21 @@ class _Link(Bell):
     def __init__(self, call: Call, name: str, method: str) -> None:
         self._name = name
         self._deadline = math.inf  # when the child is killed
-        self._has_begun = False  # whether the worker has
-        self._wire, there = socket.socketpair()
+        self._parent = os.getpid()
+        self._wire, there = make_pair()
         self._wakes, self._wake = socket.socketpair()
         self._room = make_pipe()
         ends = [self._wire, self._wakes, self._wake]
         inherited = ends if method == "fork" else []
         process: Any = multiprocessing.get_context(method).Process  # type: ignore[attr-defined]  # each has one
         self._process = process(
-            target=run, name=f"BackgroundGenerator-{name}", args=(there, self._room, call, os.getpid(), inherited)
+            target=run, name=f"BackgroundGenerator-{name}", args=(there, self._room, call, self._parent, inherited)
         )
         try:
             self._process.start()
         except (OSError, EOFError) as error:
-            raise RuntimeError(f"cannot start a process for {name!r}: {error!r}; {_GUARD}") from error
+            hint = f"; {_GUARD}" if isinstance(error, (EOFError, ConnectionError)) else ""
+            raise RuntimeError(f"cannot start a process for {name!r}: {error!r}{hint}") from error
         finally:
             there.close()
         for end in ends:
@@ -139,15 +142,19 @@ class _Link(Bell):
         self._pid = self._process.pid
 
     def __del__(self) -> None:
-        # A child whose worker has never begun sees the end of the wire, and ends.
+        process = getattr(self, "_process", None)  # absent, as other things may be, if the constructor has failed
+        if process is not None and self._parent == os.getpid():
+            # It has ended, unless the constructor, or that of the generator, was interrupted.
+            with contextlib.suppress(AttributeError, AssertionError):  # it has not started
+                self.end()
         for name in ("_wire", "_wakes", "_wake"):
-            end = getattr(self, name, None)  # absent if the constructor has failed
+            end = getattr(self, name, None)
             if end is not None:
                 end.close()
 
     def receive_all(self, channel: Channel[Any], context: SourceContext, outcome: Once[BaseException]) -> None:
         """Put every item into the channel, until the child has ended; hold how."""
-        self._channel, self._context, self._has_begun = channel, context, True
+        self._channel, self._context = channel, context
         self._receiver = Receiver(self._wire, self._wait)
         try:
             self._hold_end(self._receive(outcome), outcome)
@@ -161,7 +168,8 @@ class _Link(Bell):
         with selectors.DefaultSelector() as self._selector, self._watched() as end:
             self._selector.register(self._wire, selectors.EVENT_READ)
             self._selector.register(self._wakes, selectors.EVENT_READ)
-            self._selector.register(end, selectors.EVENT_READ, self._process)
+            if end is not None:
+                self._selector.register(end, selectors.EVENT_READ, self._process)
             channel.wake_worker = self._grants(channel.max_prefetch)
             if context.stop.is_set():
                 self._tell()
@@ -191,6 +199,7 @@ class _Link(Bell):
         channel, receive, load = self._channel, self._receiver.receive, self._receiver.load
         put = channel.put
         while (kind := receive()) == ITEM:
+            channel.producer_wait = self._receiver.waited
             if channel.cancelled or outcome:
                 continue
             try:
@@ -216,15 +225,19 @@ class _Link(Bell):
             if self._process in ready.values():
                 return False
             if monotonic() >= self._deadline:
-                self.kill()
+                self.end()
+                return False
 
     def _wait_for_end(self) -> None:
         """Wait until the child has ended, which may take it a while: it may have threads and children of its own."""
         self._selector.unregister(self._wire)
         self._deadline = min(self._deadline, monotonic() + _LINGER)
-        while self._wait():
-            pass
-        self._process.join()
+        if sys.platform != "win32":
+            while self._wait():
+                pass
+            self._process.join()
+        self._process.join(max(0.0, self._deadline - monotonic()))
+        self.end()
 
     def _patience(self) -> float | None:
         return None if self._deadline == math.inf else max(0.0, self._deadline - monotonic())
@@ -241,32 +254,29 @@ class _Link(Bell):
         """Have the child stop, and in time."""
         self._deadline = min(self._deadline, monotonic() + LEAVE_AFTER)
         with contextlib.suppress(OSError):  # it is gone
-            self._wire.send(HURRY if is_exiting(self._context.stop) else STOP)
+            self._wire.send(HURRY if is_exiting(self._context.stop) else STOP, QUIET)
 
     def ring(self, _: object = None) -> None:
         """Wake the worker. Never waits."""
         with contextlib.suppress(OSError):  # full, so it is awake; or closed
             self._wake.send(b"\0")
 
-    def kill(self) -> None:
-        """End the child at once."""
-        self._deadline = math.inf
-        self._process.kill()
-        if not self._has_begun:  # else its worker waits for its end
-            self._process.join()
-
     def end(self) -> None:
-        """End the child because the worker has failed, which nobody could expect."""
-        self.kill()
+        """End the child, if it has not ended, at once."""
+        self._process.kill()
         self._process.join()
+        _forget([self._process])  # `multiprocessing` does so only if nobody else has reaped it
 
     def where(self) -> str:
         """Return what the warning of `close()` says."""
         return f"in {self._name}, process {self._pid}"
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[int]:
-        """Give what can be read from when the child has ended."""
+    def _watched(self) -> Iterator[int | None]:
+        """Give what can be read from when the child has ended; None if there is only the wire for that."""
+        if sys.platform == "win32":
+            yield None
+            return
         try:
             end = os.pidfd_open(self._pid)
         except (AttributeError, OSError):  # another system, or one that forbids it; or it has been reaped
@@ -284,6 +294,7 @@ class _Link(Bell):
         # After a stop, whatever death is an end: that of a step which took too long, say.
         if kind in {CLOSED, CLOSE_FAILED} or (not kind and self._context.stop.is_set()):
             self._context.heard = True
+            self._context.stop.set()  # a source may set its own event itself
         if kind in {FAILED, CLOSE_FAILED}:
             outcome.hold(_failure(*self._receiver.load()))
         elif kind == END:
@@ -303,7 +314,7 @@ class _Link(Bell):
 
     def _death(self) -> str:
         code = self._process.exitcode
-        how = f"ended with exit code {code}"
+        how = "ended in a way that is not known" if code is None else f"ended with exit code {code}"
         if code is not None and code < 0:
             how = f"was killed by signal {-code} ({_name_of_signal(-code)})"
         is_silent = code == 1 and not self._channel.delivered and not self._channel.items.qsize()
@@ -315,10 +326,18 @@ class _Link(Bell):
 _processes: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+def _forget(processes: Iterable[Any]) -> None:
+    getattr(sys.modules["multiprocessing.process"], "_children", set()).difference_update(processes)
+
+
 def _after_fork_in_child() -> None:
     # They are the parent's children. `multiprocessing` would wait for them at the exit of this process, and fail.
-    getattr(multiprocessing.process, "_children", set()).difference_update(_processes)
+    _forget(_processes)
     _processes.clear()
+    # So is its server of forks, whose state would have to be asked for with every start.
+    server: Any = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    if getattr(server, "_forkserver_pid", None) is not None:
+        type(server).__init__(server)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

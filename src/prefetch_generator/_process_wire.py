@@ -4,15 +4,18 @@ A frame is a head, the sizes of its buffers, a pickle, and those buffers that do
 that memory has no name: its descriptor is sent once, and the kernel frees it with the last process that maps it. The
 board, one more segment, has a byte for each of the others: `LENT` from when the source's process fills it until the
 last array over it is gone in the worker's process. A fork of that process has the arrays too, and nobody hears how
-long: so what is lent when it forks is `SPENT`, and is never filled again.
+long: so what is lent when it forks is `SPENT`, and is never filled again. Where a segment was `DROPPED`, there is none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import pickle
+import signal
 import socket
 import struct
 import sys
@@ -24,18 +27,21 @@ from itertools import repeat
 from multiprocessing.connection import Connection
 from typing import Any
 
-ITEM, END, FAILED, CLOSED, CLOSE_FAILED, BOARD, SEGMENT, TRIM = (bytes([code]) for code in b"iefcxbst")
+ITEM, END, FAILED, CLOSED, CLOSE_FAILED, BOARD, SEGMENT, DROP = (bytes([code]) for code in b"iefcxbsd")
 STOP, HURRY = b"s", b"h"  # the worker's one word through the socket: the source is to stop; at exit, in half the time
 ROOM, NO_BOUND = b"r", b"u"  # what goes through the pipe: room for one item, or for any number
 
 LARGE = 64 * 1024  # bytes from which on a buffer is not pickled
-FREE, LENT, SPENT = 0, 1, 2  # a segment; the last one is to be replaced
-_HEAD = struct.Struct("=cIqQ")  # kind, number of buffers, number of the segment (-1: none), size
+FREE, LENT, SPENT, DROPPED = 0, 1, 2, 3
+_HEAD = struct.Struct("=cIqQd")  # kind, number of buffers, number of the segment (-1: none), size, seconds waited
 _SIZE = struct.Struct("=Q")
 _PAGE = 64  # bytes: where a buffer may begin in a segment
-_MOST = 1 << 16  # segments; a board of 64 KB
+_MOST = 256  # segments, each of which takes a descriptor in both processes
+_HAS_MASKS = hasattr(signal, "pthread_sigmask")
 _HAS_MEMORY = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
-_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CLOSED_BY_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+QUIET = getattr(socket, "MSG_NOSIGNAL", 0)  # else a program that wants to be killed by SIGPIPE would be
+_AT_ONCE = QUIET | getattr(socket, "MSG_DONTWAIT", 0)
 
 
 # Through which a worker's consumers announce room: not a socket, for that would be full after some 300 single bytes.
@@ -47,8 +53,27 @@ def make_pipe() -> Pipe:
     if sys.platform == "win32":  # where a pipe cannot be waited for
         near, far = socket.socketpair()
         return far, near
-    reader, writer = os.pipe()
+    reader, writer = map(_beyond_standard, os.pipe())
     return Connection(reader, writable=False), Connection(writer, readable=False)
+
+
+def make_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets, of which the second is for the child."""
+    here, there = socket.socketpair()
+    there.settimeout(None)  # whatever `socket.setdefaulttimeout` says
+    return here, there if sys.platform == "win32" else socket.socket(fileno=_beyond_standard(there.detach()))
+
+
+def _beyond_standard(descriptor: int) -> int:
+    """Return it, or, where standard input or output is closed, another one that does not stand for these."""
+    if descriptor > 2 or sys.platform == "win32":
+        return descriptor
+    import fcntl  # noqa: PLC0415 - which Windows has not
+
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
 
 
 def reader_of(end: Connection | socket.socket) -> Callable[[int], bytes]:
@@ -66,23 +91,35 @@ class Sender:
 
     def __init__(self, wire: socket.socket) -> None:
         self._wire = wire
-        self._segments: list[mmap.mmap] = []
+        self._segments: dict[int, mmap.mmap] = {}
         self._board: mmap.mmap | None = None
         self.spare: float = 0  # how many segments may lie unused
+        self.waited = 0.0  # seconds, for room
 
     def send(self, kind: bytes, pickled: bytes, buffers: list[memoryview]) -> None:
         """Send what `dumps` has made. Raises OSError if nobody receives it."""
         number = self._fill(buffers) if buffers else -1
         sizes = b"".join(_SIZE.pack(buffer.nbytes) for buffer in buffers)
-        head = _HEAD.pack(kind, len(buffers), number, len(pickled)) + sizes
-        if len(pickled) < LARGE:
-            self._wire.sendall(head + pickled)
-        else:
-            self._wire.sendall(head)
-            self._wire.sendall(pickled)
-        if number < 0:
-            for buffer in buffers:
-                self._wire.sendall(buffer)
+        head = _HEAD.pack(kind, len(buffers), number, len(pickled), self.waited) + sizes
+        in_line = buffers if number < 0 else []
+        if in_line or len(pickled) >= LARGE:
+            self._send_parts(head, pickled, *in_line)
+            return
+        whole, sent = head + pickled, 0
+        with contextlib.suppress(BlockingIOError):
+            sent = self._wire.send(whole, _AT_ONCE)
+        if sent < len(whole):
+            self._send_parts(memoryview(whole)[sent:])
+
+    def _send_parts(self, *parts: bytes | memoryview) -> None:
+        """Send what may have to wait. A signal handler of the source's, which may raise, must not tear a frame."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()) if _HAS_MASKS else None
+        try:
+            for part in parts:
+                self._wire.sendall(part, QUIET)
+        finally:
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _fill(self, buffers: list[memoryview]) -> int:
         """Copy the buffers into a segment that nobody uses; return its number, -1 if there is none to be had."""
@@ -103,36 +140,32 @@ class Sender:
     def _free_segment(self, size: int) -> int:
         if self._board is None:
             self._board = self._new(BOARD, 0, _MOST)
-        segments = self._segments
-        states = self._board[: len(segments)]
+            self._board[:] = bytes([DROPPED]) * _MOST
+        states = self._board[:]
         number = states.find(FREE)
         if number < 0:
             number = states.find(SPENT)
         if number < 0:
-            number = len(segments)
-            if number == _MOST:
+            number = states.find(DROPPED)
+            if number < 0 or len(self._segments) >= _most_segments():
                 raise OSError("no more segments")
-            segments.append(self._new(SEGMENT, number, size))
-        elif len(segments[number]) < size or states[number] == SPENT:
-            segments[number] = self._new(SEGMENT, number, size)
-        before = len(segments)
-        while len(segments) > number + 1 and self._board[len(segments) - 1] != LENT and self._unused() > self.spare:
-            segments.pop()
-        if len(segments) < before:
-            self._wire.sendall(_HEAD.pack(TRIM, 0, len(segments), 0))
+        if states[number] != FREE or len(self._segments[number]) < size:
+            self._segments[number] = self._new(SEGMENT, number, size)
+        for unused in [it for it in self._segments if states[it] == FREE and it != number][
+            int(min(self.spare, _MOST)) :
+        ]:
+            self._board[unused] = DROPPED
+            del self._segments[unused]
+            self._wire.sendall(_HEAD.pack(DROP, 0, unused, 0, 0.0), QUIET)
         return number
-
-    def _unused(self) -> int:
-        assert self._board is not None  # noqa: S101 - for the type checkers
-        return self._board[: len(self._segments)].count(FREE)
 
     def _new(self, kind: bytes, number: int, size: int) -> mmap.mmap:
         descriptor = os.memfd_create("prefetch_generator")
         try:
             os.ftruncate(descriptor, size)
             memory = mmap.mmap(descriptor, size)
-            head = _HEAD.pack(kind, 0, number, size)
-            self._wire.sendall(head[socket.send_fds(self._wire, [head], [descriptor]) :])
+            head = _HEAD.pack(kind, 0, number, size, 0.0)
+            self._wire.sendall(head[socket.send_fds(self._wire, [head], [descriptor], QUIET) :], QUIET)
         finally:
             os.close(descriptor)
         return memory
@@ -151,6 +184,7 @@ class Receiver:
         self._board: mmap.mmap | None = None
         self._segments: dict[int, _Segment] = {}
         self._frame: tuple[memoryview | bytes, list[Any]] = b"", []
+        self.waited = 0.0  # seconds that the source has waited for room
         _receivers.add(self)
 
     def part(self) -> None:
@@ -162,13 +196,13 @@ class Receiver:
     def receive(self) -> bytes:
         """Return the kind of the next frame, once all of it is there for `load`. Raises EOFError at the end."""
         while True:
-            kind, buffers, number, size = _HEAD.unpack(self._take(_HEAD.size))
+            kind, buffers, number, size, waited = _HEAD.unpack(self._take(_HEAD.size))
             if kind in (BOARD, SEGMENT):
                 self._map(kind, number, size)
-            elif kind == TRIM:
-                for last in [it for it in self._segments if it >= number]:
-                    del self._segments[last]
+            elif kind == DROP:
+                del self._segments[number]
             else:
+                self.waited = waited
                 self._receive_rest(buffers, number, size)
                 return kind  # type: ignore[no-any-return]  # `unpack` knows no types
 
@@ -190,6 +224,8 @@ class Receiver:
         return pickle.loads(pickled, buffers=buffers)  # noqa: S301 - our own child's
 
     def _map(self, kind: bytes, number: int, size: int) -> None:
+        if not self._descriptors:
+            raise OSError(errno.EMFILE, "too many open files to receive an array")
         descriptor = self._descriptors.pop(0)
         try:
             memory = mmap.mmap(descriptor, size)
@@ -246,7 +282,7 @@ class Receiver:
     def _receive_into(self, view: memoryview) -> int:
         if not _HAS_MEMORY:
             return self._wire.recv_into(view)
-        size, ancillary, _, _ = self._wire.recvmsg_into([view], 64, _FLAGS)
+        size, ancillary, _, _ = self._wire.recvmsg_into([view], 64, _CLOSED_BY_EXEC)
         for _, _, data in ancillary:
             self._descriptors.frombytes(data)
         return size
@@ -279,6 +315,16 @@ class _Segment:
         """Hear no more of the last array; return whether there still is one."""
         released, self._released = self._released, None
         return released is not None and released() is not None
+
+
+def _most_segments() -> int:
+    """Return how many there may be: so many that several generators leave most of the descriptors to the program."""
+    if sys.platform == "win32":
+        return 0
+    import resource  # noqa: PLC0415 - which Windows has not
+
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST if allowed == resource.RLIM_INFINITY else min(_MOST, allowed // 16)
 
 
 _receivers: weakref.WeakSet[Receiver] = weakref.WeakSet()
