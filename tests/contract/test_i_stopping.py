@@ -351,6 +351,11 @@ def ignoring():
         except BaseException:
             pass
 
+def holding_the_gil():
+    yield 0
+    say(os.getpid())
+    sum(range(10**12))
+
 def start_all(methods, *functions):
     generators = [background(max_prefetch=1, process=method)(f)() for method in methods for f in functions]
     for one in generators:
@@ -373,9 +378,11 @@ def test_exit_closes_the_source_and_leaves_no_process(tmp_path: Path) -> None:
     """I5, C7: exit delays by no more than its second for all; who is stuck is killed and reaped, without a word."""
     script = """
         import atexit
+        from prefetch_generator import _process_source
 
         if __name__ == "__main__":
-            generators = start_all(["fork", "forkserver"], *ALL)
+            _process_source.LEAVE_AFTER = 1000  # nothing but the exit itself kills a child in time
+            generators = start_all(["fork", "forkserver"], *ALL, holding_the_gil)
             threading.Event().wait(0.5)  # the busy ones are on their way into their steps
             main = os.getpid()
             atexit.register(lambda: os.getpid() == main and say("exit"))  # the first to run
@@ -387,7 +394,7 @@ def test_exit_closes_the_source_and_leaves_no_process(tmp_path: Path) -> None:
     after = lines[lines.index("exits") :]
     assert after.count("yield closed") == after.count("wait ended") == 2
     pids = [int(line) for line in lines if line.isdigit()]
-    assert len(pids) == 10
+    assert len(pids) == 12
     assert [pid for pid in pids if not is_gone(pid)] == []
 
 
