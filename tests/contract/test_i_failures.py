@@ -314,7 +314,11 @@ class CutWire:
     def cut(self, data: Any) -> memoryview:
         return memoryview(data).cast("B")[: self.left]
 
-    def sendall(self, data: Any) -> None:
+    def send(self, data: Any, _flags: int) -> int:
+        self.sendall(data)
+        return len(data)
+
+    def sendall(self, data: Any, _flags: int = 0) -> None:
         part = self.cut(data)
         self.wire.sendall(part)
         self.count(len(part))
