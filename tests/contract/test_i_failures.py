@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from prefetch_generator import BackgroundGenerator, NotReadyError, SourceProcessError, _process_child, background
-from prefetch_generator._process_wire import Sender
+from prefetch_generator._process_wire import _HEAD, Sender
 from tests.helpers import LONG, in_thread, posix, when_asleep
 
 from . import process_failures as failures
@@ -339,7 +339,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(_process_child, "Sender", lambda wire: Sender(CutWire(wire, size)))  # type: ignore[arg-type]
 
 
-HEAD = 21  # bytes of a frame before its pickle
+HEAD = _HEAD.size  # bytes of a frame before its pickle
 fork = pytest.mark.skipif("fork" not in METHODS, reason="no fork")
 
 
