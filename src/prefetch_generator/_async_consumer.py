@@ -98,7 +98,7 @@ async def _wait(channel: Channel[Any], worker: Worker, over: bool) -> bool:
         if here is not None and (here.is_its_task is None or here.is_its_task()):
             mine = channel, channel.has_news
             here.waits_for = mine
-        next(channel.asked, None)  # granted already, unless a debugger raised in the middle of the take
+        next(channel.wake_worker, None)  # granted already, unless a debugger raised in the middle of the take
         if channel.has_news():
             return False  # no other task has had a turn
         if mine is not None:

@@ -235,15 +235,15 @@ class _Room:
         thrown = None
         started = perf_counter()
         self._granted.clear()
-        channel.asked = channel.wake_worker = map(self._far.send, given_once(b"\0"))
+        channel.wake_worker = map(self._far.send, given_once(b"\0"))
         if channel.items.qsize() < channel.max_prefetch or channel.cancelled:
-            next(channel.asked, None)
+            next(channel.wake_worker, None)
         while not self._granted.is_set():
             try:
                 await self._granted.wait()
             except asyncio.CancelledError as error:
                 thrown = asyncio.CancelledError(*error.args)  # this one would hold this frame, which would hold it
-                next(channel.asked, None)  # see whether the channel has been cancelled too
-        channel.asked = channel.wake_worker = NO_REQUEST
+                next(channel.wake_worker, None)  # see whether the channel has been cancelled too
+        channel.wake_worker = NO_REQUEST
         channel.producer_wait += perf_counter() - started
         return thrown

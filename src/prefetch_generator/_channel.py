@@ -16,7 +16,7 @@ What they rest on
 No lost wake-up, on either side: announce yourself, then look through the queue's lock, then sleep.
 
     worker                                     consumer
-    request  store it in `wake_worker`, `asked`  take   take an item          (the queue's lock)
+    request  store it in `wake_worker`           take   take an item          (the queue's lock)
     look     still full? (the queue's lock)      grant  iterate `wake_worker`
     sleep    on `wakeups`
 
@@ -25,8 +25,7 @@ the worker gets its token, before or after it falls asleep. If *take*, then *loo
 not sleep. A request is a `map` object that puts one token and is then exhausted, so it is granted once and there is no
 flag to clear. A token too many (of an owner that vanishes, or, without the GIL, of a request that two have granted at
 once) makes the worker look once more. A stop does as a consumer does: it stores `cancelled`, goes through the queue's
-lock, and grants the request; *look* looks for it too. (`wake_worker` is what a take iterates, `asked` what a stop does.
-They are one, but for a source in a process, which has no worker to wake and is told of each take: `_process_source`.)
+lock, and grants the request; *look* looks for it too.
 
 A consumer that finds no item does the same with a *bell* of its own: it announces the bell in `bells`, looks for news,
 which goes through the queue's lock, and sleeps on the bell; the worker puts the item, and then rings all bells. No
@@ -73,12 +72,12 @@ class Channel(Generic[T]):
     """
 
     __slots__ = (
-        "asked",
         "bells",
         "busy_ident",
         "cancelled",
         "complete",
         "consumer_wait",
+        "counter",
         "deliveries",
         "items",
         "made_in",
@@ -99,12 +98,12 @@ class Channel(Generic[T]):
         self.items: SimpleQueue[T] = SimpleQueue()
         self.put = self.items.put
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
-        self.deliveries = count()  # counts in C: `+= 1` by several consumers would lose some without the GIL
+        self.counter = count()  # counts in C: `+= 1` by several consumers would lose some without the GIL
+        # Iterated for each item that is delivered. A source that is not this worker's to wake hears of it in this way.
+        self.deliveries: Iterator[object] = self.counter
         self.wakeups: SimpleQueue[object] = make_queue()  # the worker sleeps on it
-        # Iterated, they wake the worker, once: for a take, and for whatever else the worker has to hear of. Written by
-        # the worker alone.
+        # Iterated, it wakes the worker, once; written by the worker alone.
         self.wake_worker: Iterator[object] = NO_REQUEST
-        self.asked: Iterator[object] = NO_REQUEST
         self.bells: set[Bell] = set()  # of the consumers that sleep
         # The generator. When there is none any more, this puts itself into `wakeups`: it stops the worker even if the
         # generator's finalizer, which is Python code, was interrupted before its first line.
@@ -136,7 +135,7 @@ class Channel(Generic[T]):
     @property
     def delivered(self) -> int:
         """How many items have been delivered."""
-        return int(repr(self.deliveries)[len("count(") : -1])  # the one way to look at a count and not advance it
+        return int(repr(self.counter)[len("count(") : -1])  # the one way to look at a count and not advance it
 
     # The worker's side. One thread, which no signal handler ever interrupts.
 
@@ -158,13 +157,13 @@ class Channel(Generic[T]):
 
     def _park(self) -> None:
         started = perf_counter()
-        self.asked = self.wake_worker = map(self.wakeups.put, repeat(None, 1))
+        self.wake_worker = map(self.wakeups.put, repeat(None, 1))
         if self.items.qsize() < self.max_prefetch or self.cancelled:
-            next(self.asked, None)  # grant it myself, unless a consumer was faster; either way one token comes
+            next(self.wake_worker, None)  # grant it myself, unless a consumer was faster; either way one token comes
         self.busy_ident = 0
         self.wakeups.get()
         self.busy_ident = self.worker_ident
-        self.asked = self.wake_worker = NO_REQUEST
+        self.wake_worker = NO_REQUEST
         self.producer_wait += perf_counter() - started
 
     def finish(self, outcome: BaseException | None) -> None:
@@ -186,7 +185,7 @@ class Channel(Generic[T]):
         """
         self.cancelled = True  # first: an item put after this is dropped by the consumer that takes it, or by finish()
         self.items.qsize()  # for the queue's lock: see the proof above
-        next(self.asked, None)
+        next(self.wake_worker, None)
         self.ring()
 
     def ring(self) -> None:
@@ -251,7 +250,7 @@ class Channel(Generic[T]):
                     here.waits_for = self, news
             # Granted already, in next(), unless a debugger or a trace function raised between two instructions there,
             # which costs the item; without this line it would cost a deadlock.
-            next(self.asked, None)
+            next(self.wake_worker, None)
             if news():
                 return True
             if here is not None and here.waits_for is not None:

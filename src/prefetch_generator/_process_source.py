@@ -1,6 +1,6 @@
 """A source in a process of its own: the worker's side.
 
-The worker receives what the child sends, and puts it into the channel. It never waits for room: whoever takes an item
+The worker receives what the child sends, and puts it into the channel. It never waits for room: whoever gets an item
 tells the child itself, by a byte through a pipe, for while a consumer computes the worker may not get the GIL. So the
 bound holds for both processes together: the child makes an item for each byte.
 """
@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from multiprocessing.process import current_process
-from operator import itemgetter
+from operator import is_, itemgetter
 from threading import get_ident
 from time import monotonic
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 from prefetch_generator import _exit
 from prefetch_generator._atomic import Once
 from prefetch_generator._bell import Bell, threads_are_greenlets
-from prefetch_generator._channel import NO_REQUEST, Channel
+from prefetch_generator._channel import Channel
 from prefetch_generator._errors import NotReadyError, SourceProcessError
 from prefetch_generator._process_call import Call
 from prefetch_generator._process_child import LEAVE_AFTER, in_words, run
@@ -170,7 +170,7 @@ class _Link(Bell):
             self._selector.register(self._wakes, selectors.EVENT_READ)
             if end is not None:
                 self._selector.register(end, selectors.EVENT_READ, self._process)
-            channel.wake_worker = self._grants(channel.max_prefetch)
+            channel.deliveries = self._deliveries(channel)
             if context.stop.is_set():
                 self._tell()
             try:
@@ -178,22 +178,23 @@ class _Link(Bell):
             except EOFError:
                 kind = b""
             finally:
-                channel.wake_worker = NO_REQUEST
+                channel.deliveries = channel.counter
             self._wait_for_end()
         return kind
 
-    def _grants(self, max_prefetch: int) -> Iterator[object]:
-        """Give the child its first room; return what gives it room for one more with each step, in C."""
+    def _deliveries(self, channel: Channel[Any]) -> Iterator[object]:
+        """Give the child its first room; return what counts a delivery, and gives room for one more item, in C."""
         reader, writer = self._room
         write = writer_of(writer)
-        if max_prefetch == sys.maxsize:
+        if channel.max_prefetch == sys.maxsize:
             write(NO_BOUND)
-            return NO_REQUEST
-        write(ROOM * min(max_prefetch, _MOST))
+            return channel.counter
+        write(ROOM * min(channel.max_prefetch, _MOST))
         # It also holds the pipe, at both ends: a consumer may be about to write when the child is gone, and the worker
         # too. Whoever drops this last closes the pipe.
         del self._room
-        return map(write, map(itemgetter(0), repeat((ROOM, reader, writer))))
+        rooms = map(write, map(itemgetter(0), repeat((ROOM, reader, writer))))
+        return map(is_, channel.counter, rooms)  # whatever function of two: both have been stepped by then
 
     def _receive_items(self, outcome: Once[BaseException]) -> bytes:
         channel, receive, load = self._channel, self._receiver.receive, self._receiver.load

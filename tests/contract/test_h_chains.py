@@ -376,7 +376,7 @@ def test_a_request_is_granted_once() -> None:
     def grant() -> None:
         while not over.is_set():
             try:
-                next(getattr(channels[0], "asked", NO_REQUEST), None)
+                next(getattr(channels[0], "wake_worker", NO_REQUEST), None)
             except BaseException as error:
                 errors.put(error)
 

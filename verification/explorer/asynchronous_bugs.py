@@ -33,7 +33,7 @@ END = """\
         try:
             raise_held(channel.outcome)
 """
-REQUEST = '        channel.asked = channel.wake_worker = map(self._far.send, given_once(b"\\0"))\n'
+REQUEST = '        channel.wake_worker = map(self._far.send, given_once(b"\\0"))\n'
 LOOK_FOR_ROOM = "        if channel.items.qsize() < channel.max_prefetch or channel.cancelled:\n"
 
 ASYNC_BUGS = [

@@ -249,12 +249,7 @@ class Instrument(ast.NodeTransformer):
             return located(node, pair(load, node, 1))
         return node
 
-    def visit_Assign(self, node: ast.Assign) -> ast.Assign | list[ast.stmt]:
-        if len(node.targets) > 1:  # one store after the other
-            value = ast.Name("_value", ast.Load())
-            whole = self.visit_Assign(located(node, ast.Assign([ast.Name("_value", ast.Store())], node.value)))
-            parts = (self.visit_Assign(located(node, ast.Assign([target], value))) for target in node.targets)
-            return [whole, *parts]  # type: ignore[list-item]  # of one target each
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
         (target,) = node.targets
         label = f"store {ast.unparse(target)}"
         self.generic_visit(node)

@@ -73,7 +73,6 @@ class Run:
         Current.values |= {
             "bells": lambda: frozenset(bell.name for bell in self.channel.bells),
             "wake_worker": lambda: getattr(self.channel.wake_worker, "name", "nobody"),
-            "asked": lambda: getattr(self.channel.asked, "name", "nobody"),
             "stopped": lambda: self.stopped,
             "owner": lambda: self.alive,
         }
@@ -250,7 +249,6 @@ class CircleRun:
         Current.values |= {
             "bells": lambda: tuple(frozenset(b.name for b in each._channel.bells) for each in self.ends),
             "wake_worker": lambda: tuple(getattr(each._channel.wake_worker, "name", "nobody") for each in self.ends),
-            "asked": lambda: tuple(getattr(each._channel.asked, "name", "nobody") for each in self.ends),
             "waits_for": lambda: tuple(each.waits_for is None for each in Current.workers.values()),
         }
         self.threads: dict[str, Steps] = {

@@ -48,7 +48,7 @@ ANSWER = """\
                         break
 """
 CANCEL_END = """\
-        next(self.asked, None)
+        next(self.wake_worker, None)
         self.ring()
 """
 LOOKS = "self.items.qsize() or self.over or self.cancelled"
@@ -62,10 +62,10 @@ SEEDED_BUGS = [
         "the worker announces itself after its look",
         (
             channel(
-                "        self.asked = self.wake_worker = map(self.wakeups.put, repeat(None, 1))\n"
+                "        self.wake_worker = map(self.wakeups.put, repeat(None, 1))\n"
                 "        if self.items.qsize() < self.max_prefetch",
                 "        full = self.items.qsize() >= self.max_prefetch\n"
-                "        self.asked = self.wake_worker = map(self.wakeups.put, repeat(None, 1))\n"
+                "        self.wake_worker = map(self.wakeups.put, repeat(None, 1))\n"
                 "        if not full",
             ),
         ),
@@ -73,12 +73,7 @@ SEEDED_BUGS = [
     ),
     SeededBug(
         "the worker takes its call back before it sleeps",
-        (
-            channel(
-                "        self.wakeups.get()",
-                "        self.asked = self.wake_worker = NO_REQUEST\n        self.wakeups.get()",
-            ),
-        ),
+        (channel("        self.wakeups.get()", "        self.wake_worker = NO_REQUEST\n        self.wakeups.get()"),),
         PLAIN,
     ),
     SeededBug(
