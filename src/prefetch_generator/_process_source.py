@@ -104,6 +104,7 @@ class _Link(Bell):
         "_channel",
         "_context",
         "_deadline",
+        "_has_ended",
         "_name",
         "_parent",
         "_pid",
@@ -118,6 +119,7 @@ class _Link(Bell):
 
     def __init__(self, call: Call, name: str, method: str) -> None:
         self._name = name
+        self._has_ended = False
         self._deadline = math.inf  # when the child is killed
         self._parent = os.getpid()
         self._wire, there = make_pair()
@@ -144,7 +146,7 @@ class _Link(Bell):
     def __del__(self) -> None:
         process = getattr(self, "_process", None)  # absent, as other things may be, if the constructor has failed
         if process is not None and self._parent == os.getpid():
-            # It has ended, unless the constructor, or that of the generator, was interrupted.
+            # It has ended by now, unless the constructor, or that of the generator, was interrupted.
             with contextlib.suppress(AttributeError, AssertionError):  # it has not started
                 self.end()
         for name in ("_wire", "_wakes", "_wake"):
@@ -233,12 +235,12 @@ class _Link(Bell):
         """Wait until the child has ended, which may take it a while: it may have threads and children of its own."""
         self._selector.unregister(self._wire)
         self._deadline = min(self._deadline, monotonic() + _LINGER)
-        if sys.platform != "win32":
-            while self._wait():
-                pass
-            self._process.join()
-        self._process.join(max(0.0, self._deadline - monotonic()))
-        self.end()
+        if sys.platform == "win32":
+            self._process.join(max(0.0, self._deadline - monotonic()))
+            self.end()
+        while not self._has_ended and self._wait():
+            pass
+        self._reap()
 
     def _patience(self) -> float | None:
         return None if self._deadline == math.inf else max(0.0, self._deadline - monotonic())
@@ -264,8 +266,13 @@ class _Link(Bell):
 
     def end(self) -> None:
         """End the child, if it has not ended, at once."""
-        self._process.kill()
+        if not self._has_ended:  # else its number may be somebody else's
+            self._process.kill()
+            self._reap()
+
+    def _reap(self) -> None:
         self._process.join()
+        self._has_ended = True
         _forget([self._process])  # `multiprocessing` does so only if nobody else has reaped it
 
     def where(self) -> str:

@@ -151,12 +151,12 @@ class Sender:
                 raise OSError("no more segments")
         if states[number] != FREE or len(self._segments[number]) < size:
             self._segments[number] = self._new(SEGMENT, number, size)
-        for unused in [it for it in self._segments if states[it] == FREE and it != number][
-            int(min(self.spare, _MOST)) :
-        ]:
-            self._board[unused] = DROPPED
-            del self._segments[unused]
-            self._wire.sendall(_HEAD.pack(DROP, 0, unused, 0, 0.0), QUIET)
+        unused = [it for it in self._segments if it != number and states[it] == FREE]
+        while len(unused) > self.spare:
+            last = unused.pop()
+            self._board[last] = DROPPED
+            del self._segments[last]
+            self._wire.sendall(_HEAD.pack(DROP, 0, last, 0, 0.0), QUIET)
         return number
 
     def _new(self, kind: bytes, number: int, size: int) -> mmap.mmap:
