@@ -25,7 +25,7 @@ RUFF = "ruff==0.17.*"
 
 # What users have around the package. Of torch the +cpu build or none: the plain one is gigabytes of GPU libraries.
 PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "httpx", "ipykernel", "nbclient", "nbformat"]
-PARTNERS += ["torch==2.13.0+cpu", "trio", "uvicorn"]
+PARTNERS += ["pandas", "pyarrow", "torch==2.13.0+cpu", "trio", "uvicorn"]
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "venv"
@@ -140,8 +140,9 @@ def integrations(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "list")
     for requirement in missing:
         session.warn(f"NOT TESTED: {requirement} is not to be had here; what needs it only skips")
-    # Some of the examples need one of them.
+    # Some of the examples need one of them, and so do arrays that cross from a process.
     tests = ["tests/integrations", "tests/documents/test_examples.py"]
+    tests += ["tests/contract/test_i_buffers.py", "tests/contract/test_i_resources.py"]
     session.run(*PYTHON, "-m", "pytest", "-rs", *tests, *session.posargs)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
 import math
 import os
 import selectors
@@ -22,6 +21,7 @@ from prefetch_generator._bell import Bell
 from prefetch_generator._generator import close_source
 from prefetch_generator._process_call import Call, Packed
 from prefetch_generator._process_wire import (
+    BLOCK,
     CLOSE_FAILED,
     CLOSED,
     END,
@@ -30,9 +30,11 @@ from prefetch_generator._process_wire import (
     NO_BOUND,
     ROOM,
     STOP,
+    UNBLOCK,
     Pipe,
     Sender,
     dumps,
+    mask_signals,
     reader_of,
     writer_of,
 )
@@ -56,17 +58,11 @@ def run(
         one.close()  # the worker's, which a fork has copied
     child = _Child(wire, room, call)
     signal.set_wakeup_fd(-1)  # a fork's is that of the parent's event loop, which would take our signals for its own
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # whoever made the call may have blocked it
+    mask_signals(UNBLOCK, {signal.SIGINT})  # whoever made the call may have blocked it
     signal.signal(signal.SIGINT, child.handle_interrupt)
     threading.Thread(target=child.watch, args=(parent,), name="BackgroundGenerator-watch", daemon=True).start()
-    with contextlib.suppress(_WorkerIsGone):
-        # In a context of its own: a fork would bring that of the caller along, and the other start methods do not.
-        child.send_end(*Context().run(child.run_source))
-
-
-class _WorkerIsGone(Exception):  # noqa: N818 - not an error: there is nobody to tell
-    """Nobody receives any more."""
+    # In a context of its own: a fork would bring that of the caller along, and the other start methods do not.
+    child.send_end(*Context().run(child.run_source))
 
 
 class _Child(Bell):
@@ -119,8 +115,6 @@ class _Child(Bell):
                 if failure is not None:
                     self._close(source)
                     return FAILED, _described(failure)
-        except _WorkerIsGone:
-            raise
         except BaseException as failure:
             if not self._in_source and source is not None:  # of a signal handler that the source has
                 self._close(source)
@@ -158,8 +152,8 @@ class _Child(Bell):
             return failure
         try:
             self._sender.send(kind, pickled, buffers)
-        except ConnectionError:
-            raise _WorkerIsGone from None
+        except ConnectionError:  # nobody receives any more
+            self._stop.set()
         return None
 
     def send_end(self, kind: bytes, it: object) -> None:
@@ -197,9 +191,8 @@ class _Child(Bell):
 
     def watch(self, parent: int) -> None:
         """Wait until the worker says stop, or the parent ends; then see that this process ends in time."""
-        main = threading.main_thread().ident
-        if hasattr(signal, "pthread_sigmask"):  # a signal to this process is for the source's own threads
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        main = threading.main_thread().ident or 0
+        mask_signals(BLOCK, signal.valid_signals())  # a signal to this process is for the source's own threads
         with selectors.DefaultSelector() as selector:
             selector.register(self._wire, selectors.EVENT_READ)
             try:
@@ -217,8 +210,7 @@ class _Child(Bell):
                 hurry = bool(selector.select(INTERRUPT_AFTER))  # the parent may end meanwhile
             self._is_due = True
             _interrupt(main)
-            if hurry or selector.select(LEAVE_AFTER - INTERRUPT_AFTER):
-                time.sleep(HURRIED)
+            time.sleep(HURRIED if hurry or selector.select(LEAVE_AFTER - INTERRUPT_AFTER) else 0)
         os._exit(1)
 
     def _word(self) -> bytes:
@@ -249,12 +241,12 @@ def _watch_process(selector: selectors.BaseSelector, parent: int) -> None:
     selector.register(end, selectors.EVENT_READ)
 
 
-def _interrupt(main: int | None) -> None:
-    # To that thread: a system call is interrupted only in the thread that the signal comes to.
-    if hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, signal.SIGINT)
-    else:
+def _interrupt(main: int) -> None:
+    if sys.platform == "win32":
         _thread.interrupt_main()
+    else:
+        # To that thread: a system call is interrupted only in the thread that the signal comes to.
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def _described(failure: BaseException) -> tuple[bytes | None, str]:

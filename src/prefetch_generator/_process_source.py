@@ -149,10 +149,8 @@ class _Link(Bell):
             # It has ended by now, unless the constructor, or that of the generator, was interrupted.
             with contextlib.suppress(AttributeError, AssertionError):  # it has not started
                 self.end()
-        for name in ("_wire", "_wakes", "_wake"):
-            end = getattr(self, name, None)
-            if end is not None:
-                end.close()
+        for end in filter(None, (getattr(self, name, None) for name in ("_wire", "_wakes", "_wake"))):
+            end.close()
 
     def receive_all(self, channel: Channel[Any], context: SourceContext, outcome: Once[BaseException]) -> None:
         """Put every item into the channel, until the child has ended; hold how."""
@@ -167,11 +165,9 @@ class _Link(Bell):
         """Put every item into the channel, until the child has ended; return the kind of its last frame, if any."""
         channel, context = self._channel, self._context
         _kept = context.stop.listen(self)
-        with selectors.DefaultSelector() as self._selector, self._watched() as end:
+        with selectors.DefaultSelector() as self._selector, self._watched():
             self._selector.register(self._wire, selectors.EVENT_READ)
             self._selector.register(self._wakes, selectors.EVENT_READ)
-            if end is not None:
-                self._selector.register(end, selectors.EVENT_READ, self._process)
             channel.deliveries = self._deliveries(channel)
             if context.stop.is_set():
                 self._tell()
@@ -280,21 +276,21 @@ class _Link(Bell):
         return f"in {self._name}, process {self._pid}"
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[int | None]:
-        """Give what can be read from when the child has ended; None if there is only the wire for that."""
+    def _watched(self) -> Iterator[None]:
+        """Have the selector hear of the child's end."""
         if sys.platform == "win32":
-            yield None
+            yield  # the end of the wire tells
             return
         try:
             end = os.pidfd_open(self._pid)
         except (AttributeError, OSError):  # another system, or one that forbids it; or it has been reaped
             # A pipe, at whose end what the child has forked may still be.
-            yield self._process.sentinel
-        else:
-            try:
-                yield end
-            finally:
-                os.close(end)
+            end = os.dup(self._process.sentinel)
+        try:
+            self._selector.register(end, selectors.EVENT_READ, self._process)
+            yield
+        finally:
+            os.close(end)
 
     def _hold_end(self, kind: bytes, outcome: Once[BaseException]) -> None:
         if outcome:

@@ -37,7 +37,9 @@ _HEAD = struct.Struct("=cIqQd")  # kind, number of buffers, number of the segmen
 _SIZE = struct.Struct("=Q")
 _PAGE = 64  # bytes: where a buffer may begin in a segment
 _MOST = 256  # segments, each of which takes a descriptor in both processes
-_HAS_MASKS = hasattr(signal, "pthread_sigmask")
+# Windows has no masks, and hears of no signal here.
+mask_signals: Callable[..., Any] = getattr(signal, "pthread_sigmask", lambda *_: ())
+BLOCK, UNBLOCK, MASK = (getattr(signal, f"SIG_{how}", 0) for how in ("BLOCK", "UNBLOCK", "SETMASK"))
 _HAS_MEMORY = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
 _CLOSED_BY_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 QUIET = getattr(socket, "MSG_NOSIGNAL", 0)  # else a program that wants to be killed by SIGPIPE would be
@@ -113,13 +115,12 @@ class Sender:
 
     def _send_parts(self, *parts: bytes | memoryview) -> None:
         """Send what may have to wait. A signal handler of the source's, which may raise, must not tear a frame."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()) if _HAS_MASKS else None
+        before = mask_signals(BLOCK, signal.valid_signals())
         try:
             for part in parts:
                 self._wire.sendall(part, QUIET)
         finally:
-            if before is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            mask_signals(MASK, before)
 
     def _fill(self, buffers: list[memoryview]) -> int:
         """Copy the buffers into a segment that nobody uses; return its number, -1 if there is none to be had."""
