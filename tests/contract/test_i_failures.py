@@ -27,6 +27,7 @@ from . import process_failures as failures
 from .process_calls import AFRESH, CHEAPEST, CHEAPEST_AFRESH, METHODS, Equal, given, in_process, pipe, returning
 from .process_failures import (
     CodedError,
+    HostileError,
     LocalError,
     MaskedError,
     Numbers,
@@ -38,6 +39,7 @@ from .process_failures import (
     StateError,
     StoppingIterable,
 )
+from .support import cause_of
 
 SOON = 1.0  # seconds: ten times what is promised
 
@@ -166,6 +168,13 @@ def test_an_exception_that_cannot_be_sent(make: Callable[..., BaseException], ar
         assert type(failure) is RuntimeError
         assert said in str(failure)
     assert said in str(failure.__cause__)
+
+
+def test_an_exception_that_nobody_may_look_into() -> None:
+    """I3: An exception arrives, also one that cannot be printed: then that is what its `__cause__` says."""
+    failure = failure_of(HostileError, "a")
+    assert (type(failure), failure.args) == (HostileError, ("a",))
+    assert str(cause_of(failure)).strip() == "HostileError, which cannot be printed"
 
 
 REFUSALS = [LookupError("a"), KeyboardInterrupt("b"), StopIteration(3), NotReadyError("c"), SilentError(), EOFError()]
