@@ -18,6 +18,11 @@ from prefetch_generator import BackgroundGenerator, background
 P = ParamSpec("P")
 T = TypeVar("T")
 
+METHODS: list[Any] = multiprocessing.get_all_start_methods()
+AFRESH: list[Any] = [method for method in METHODS if method != "fork"]  # those for which a function is sent
+CHEAPEST: Any = next(method for method in ("fork", "forkserver", "spawn") if method in METHODS)
+CHEAPEST_AFRESH: Any = next(method for method in ("forkserver", "spawn") if method in METHODS)
+
 variable = contextvars.ContextVar("variable", default="the default")
 
 
@@ -206,6 +211,11 @@ class Equal:
         return isinstance(other, Equal) and self.content == other.content
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def in_process(function: Callable[..., Any], *args: Any, method: Any = CHEAPEST, **options: Any) -> Any:
+    """Call the function in a process."""
+    return background(process=method, **options)(function)(*args)
 
 
 @contextlib.contextmanager

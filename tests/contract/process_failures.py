@@ -68,6 +68,15 @@ class SilentError(Exception):
     __repr__ = __str__
 
 
+class HostileError(Exception):
+    """An exception that has attributes of its own where every exception has them, and these refuse everything."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise AssertionError("an exception was looked into")
+
+    __context__ = __cause__ = __traceback__ = property(_refuse, _refuse)
+
+
 class StateError(Exception):
     """An exception that can be made there, and not be given its state."""
 

@@ -26,20 +26,23 @@ from prefetch_generator import BackgroundGenerator, NotReadyError, _process_sour
 from tests.helpers import LONG, needs, python
 
 from . import process_calls as calls
-from .process_calls import Equal, Library, LoudLibrary, Squares, Where, pipe
-
-METHODS: list[Any] = multiprocessing.get_all_start_methods()
-CHEAPEST: Any = METHODS[0]  # fork, where there is one
-AFRESH: list[Any] = [method for method in METHODS if method != "fork"]  # those for which a function is sent
+from .process_calls import (
+    AFRESH,
+    CHEAPEST,
+    CHEAPEST_AFRESH,
+    METHODS,
+    Equal,
+    Library,
+    LoudLibrary,
+    Squares,
+    Where,
+    in_process,
+    pipe,
+)
 
 every_method = pytest.mark.parametrize("method", METHODS)
 every_sending_method = pytest.mark.parametrize("method", AFRESH)
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks:DeprecationWarning")
-
-
-def in_process(function: Callable[..., Any], *args: Any, method: Any = CHEAPEST, **options: Any) -> Any:
-    """Call the function in a process."""
-    return background(process=method, **options)(function)(*args)
 
 
 BEFORE = "from prefetch_generator import background\n"
@@ -49,6 +52,12 @@ def script(path: Path, text: str, returncode: int = 0, **environment: Any) -> tu
     """Run a script that has a file of its own, in a process of its own; return what it wrote."""
     path.write_text(BEFORE + textwrap.dedent(text), encoding="utf-8")
     return python(str(path), returncode=returncode, **environment)
+
+
+@pytest.fixture
+def no_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have cloudpickle not be installed."""
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
 
 
 # I1
@@ -84,7 +93,7 @@ SAYS_THE_METHOD = """
 """
 
 
-@pytest.mark.parametrize("default", [None, *METHODS[:2]])
+@pytest.mark.parametrize("default", [None, CHEAPEST, AFRESH[-1]])
 def test_true_is_the_default_method_but_never_a_fork(default: Any, tmp_path: Path) -> None:
     """I1: `True` is its default one, except that a default of fork becomes forkserver. It counts at the call."""
     out, _ = script(tmp_path / "main.py", SAYS_THE_METHOD.format(default=default), PYTHONPATH=os.pathsep.join(sys.path))
@@ -92,7 +101,7 @@ def test_true_is_the_default_method_but_never_a_fork(default: Any, tmp_path: Pat
     assert out.split() == [default if default in AFRESH else never]
 
 
-def test_the_decorator_keeps_all_that_it_keeps_with_a_thread() -> None:
+def test_the_decorator_keeps_all_that_it_keeps_with_a_thread(no_cloudpickle: None) -> None:
     """I1: everything else about the decorator stays as it is: signature, name, docstring, `__wrapped__`; arguments."""
     plain = inspect.unwrap(calls.read)
     assert inspect.signature(calls.read) == inspect.signature(plain)
@@ -117,7 +126,7 @@ def test_the_generator_is_what_it_is_with_a_thread() -> None:
     assert numbers.close() is True
 
 
-def test_methods_class_methods_and_static_methods_are_found_by_name() -> None:
+def test_methods_class_methods_and_static_methods_are_found_by_name(no_cloudpickle: None) -> None:
     """I1: The function is found by its module and name in the child (the decorated name leads to it): every kind."""
     library = LoudLibrary("ab")
     assert list(library.letters(1)) == list(Library.letters(library, size=1)) == list("a!!")
@@ -126,15 +135,14 @@ def test_methods_class_methods_and_static_methods_are_found_by_name() -> None:
     assert list(Library.Inner.deep("e")) == ["e"]
 
 
-def test_decorators_above_and_below() -> None:
+def test_decorators_above_and_below(no_cloudpickle: None) -> None:
     """I1: The decorated name leads to the function: below, above and between other decorators."""
     assert list(calls.loud_within("a")) == list(calls.loud_without("a")) == ["A"]
     assert list(calls.loud_within_and_without("a")) == ["A"]
 
 
-def test_other_callables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_callables(no_cloudpickle: None) -> None:
     """I1: Whatever is called and can be pickled will do: a partial, an object, a class, a bound method, a builtin."""
-    monkeypatch.setitem(sys.modules, "cloudpickle", None)
     callables: list[tuple[Callable[..., Any], tuple[int, ...], list[int]]] = [
         (functools.partial(calls.count, 2), (), [0, 1]),
         (Squares(2), (1,), [0, 1, 4]),
@@ -143,7 +151,7 @@ def test_other_callables(monkeypatch: pytest.MonkeyPatch) -> None:
         (range, (2,), [0, 1]),
     ]
     for function, arguments, items in callables:
-        assert list(in_process(function, *arguments, method=AFRESH[-1])) == items
+        assert list(in_process(function, *arguments, method=CHEAPEST_AFRESH)) == items
 
 
 def test_another_function_than_a_generator_function_runs_there_too() -> None:
@@ -173,16 +181,13 @@ every_nameless = pytest.mark.parametrize("function", NAMELESS.values(), ids=NAME
 @needs("cloudpickle")
 def test_a_function_without_a_name_is_sent_by_cloudpickle(function: Callable[..., Any]) -> None:
     """I1: one that cannot be (a lambda, a closure, a notebook's) is sent with `cloudpickle` where that is installed."""
-    assert list(in_process(function, 3, method=AFRESH[-1])) == [1, 2]
+    assert list(in_process(function, 3, method=CHEAPEST_AFRESH)) == [1, 2]
 
 
 @every_nameless
-def test_without_cloudpickle_it_is_an_error_that_says_so(
-    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_cloudpickle_it_is_an_error_that_says_so(function: Callable[..., Any], no_cloudpickle: None) -> None:
     """I1: and is otherwise a `TypeError` at the call that says so; fork needs neither."""
-    monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    decorated = background(process=AFRESH[0])(function)
+    decorated = background(process=CHEAPEST_AFRESH)(function)
     before = multiprocessing.active_children()
     with pytest.raises(TypeError, match=r"^function of .* cannot be sent to another process, .*install cloudpickle"):
         decorated(3)
@@ -191,16 +196,15 @@ def test_without_cloudpickle_it_is_an_error_that_says_so(
         assert list(in_process(function, 3)) == [1, 2]
 
 
-def test_a_name_that_leads_elsewhere_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_leads_elsewhere_is_not_used(no_cloudpickle: None) -> None:
     """I1: The function is found by its module and name in the child: never another one that has the same name."""
-    monkeypatch.setitem(sys.modules, "cloudpickle", None)
 
     def count(n: int) -> Iterator[int]:
         yield n
 
     count.__module__, count.__qualname__ = calls.__name__, "count"
     with pytest.raises(TypeError, match=r"^function of count\(\) cannot be sent"):
-        in_process(count, 3, method=AFRESH[0])
+        in_process(count, 3, method=CHEAPEST_AFRESH)
 
 
 def counts(methods: list[Any], *, without_cloudpickle: bool) -> str:
@@ -244,6 +248,7 @@ def test_a_script_without_a_guard_is_an_error_that_says_so(method: Any, tmp_path
     out, err = script(tmp_path / "main.py", text.format(runs=str(runs), method=method), returncode=1)
     assert runs.read_text(encoding="utf-8").split() == ["run", "run"]  # the main module of the script and of its child
     assert out == ""
+    assert "cannot start a process for 'count' while a new process begins" in err
     last = err.rstrip().rpartition("\n")[2]
     assert last.startswith(("prefetch_generator.SourceProcessError: ", "RuntimeError: "))
     assert "if __name__ == '__main__'" in last
@@ -428,7 +433,7 @@ def test_an_item_is_what_it_was_when_it_was_given() -> None:
 def test_arguments_are_pickled_once_at_the_call() -> None:
     """I2: items and arguments are pickled: at the call, so what becomes of the argument afterwards changes nothing."""
     rows = [1, 2]
-    items = in_process(calls.given, rows, method=AFRESH[0])
+    items = in_process(calls.given, rows, method=CHEAPEST_AFRESH)
     rows.append(3)
     assert list(items) == [[1, 2]]
 
@@ -501,7 +506,7 @@ def test_a_generator_as_the_source_of_another() -> None:
     assert not [one for one in multiprocessing.active_children() if one.name == "BackgroundGenerator-count"]
 
 
-@pytest.mark.parametrize("method", [CHEAPEST, AFRESH[-1]])
+@pytest.mark.parametrize("method", [CHEAPEST, CHEAPEST_AFRESH])
 def test_a_thread_inside_a_process(method: Any) -> None:
     """I2: All of A to G holds: chains, where a process's source consumes a thread's."""
     (process, on_main_thread), *numbers = in_process(calls.ahead_in_a_thread, 50, method=method)
@@ -512,7 +517,7 @@ def test_a_thread_inside_a_process(method: Any) -> None:
 
 def test_a_process_inside_a_process() -> None:
     """I2: All of A to G holds: chains, where a process's source consumes that of another process."""
-    assert list(in_process(calls.chained, 20, method=AFRESH[-1])) == [i * i for i in range(20)]
+    assert list(in_process(calls.chained, 20, method=CHEAPEST_AFRESH)) == [i * i for i in range(20)]
 
 
 def test_made_by_a_thread() -> None:

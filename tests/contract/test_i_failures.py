@@ -24,9 +24,10 @@ from prefetch_generator._process_wire import _HEAD, Sender
 from tests.helpers import LONG, in_thread, posix, when_asleep
 
 from . import process_failures as failures
-from .process_calls import Equal, given, pipe, returning
+from .process_calls import AFRESH, CHEAPEST, CHEAPEST_AFRESH, METHODS, Equal, given, in_process, pipe, returning
 from .process_failures import (
     CodedError,
+    HostileError,
     LocalError,
     MaskedError,
     Numbers,
@@ -38,19 +39,14 @@ from .process_failures import (
     StateError,
     StoppingIterable,
 )
+from .support import cause_of
 
-METHODS: list[Any] = multiprocessing.get_all_start_methods()
-CHEAPEST: Any = METHODS[0]  # fork, where there is one
-AFRESH: list[Any] = [method for method in METHODS if method != "fork"]  # those for which a function is sent
 SOON = 1.0  # seconds: ten times what is promised
 
+# What cannot be pickled, or a function that a test has replaced, gets to a process only with a fork.
+fork = pytest.mark.skipif("fork" not in METHODS, reason="Windows has no fork()")
 every_method = pytest.mark.parametrize("method", METHODS)
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks:DeprecationWarning")
-
-
-def in_process(function: Callable[..., Any], *args: Any, method: Any = CHEAPEST, **options: Any) -> Any:
-    """Call the function in a process."""
-    return background(process=method, **options)(function)(*args)
 
 
 def outcome(items: BackgroundGenerator[Any]) -> tuple[list[Any], BaseException]:
@@ -148,6 +144,7 @@ def test_a_function_that_raises_stop_iteration_has_not_come_to_an_end(function: 
     assert "no end of the data" in str(failure.__cause__)
 
 
+@fork
 @pytest.mark.parametrize(
     ("make", "args", "said"),
     [
@@ -173,11 +170,19 @@ def test_an_exception_that_cannot_be_sent(make: Callable[..., BaseException], ar
     assert said in str(failure.__cause__)
 
 
+def test_an_exception_that_nobody_may_look_into() -> None:
+    """I3: An exception arrives, also one that cannot be printed: then that is what its `__cause__` says."""
+    failure = failure_of(HostileError, "a")
+    assert (type(failure), failure.args) == (HostileError, ("a",))
+    assert str(cause_of(failure)).strip() == "HostileError, which cannot be printed"
+
+
 REFUSALS = [LookupError("a"), KeyboardInterrupt("b"), StopIteration(3), NotReadyError("c"), SilentError(), EOFError()]
 every_refusal = pytest.mark.parametrize("refusal", REFUSALS, ids=lambda one: type(one).__name__)
 at_either_end = pytest.mark.parametrize("at_once", [True, False], ids=["pickled", "unpickled"])
 
 
+@fork
 @every_refusal
 @at_either_end
 @pytest.mark.parametrize("source", [failures.noting, Numbers])
@@ -195,6 +200,7 @@ def test_an_item_that_cannot_be_sent(source: Any, refusal: BaseException, at_onc
         assert closed.recv() == ("GeneratorExit" if source is failures.noting else "close")
 
 
+@fork
 @every_refusal
 @at_either_end
 def test_a_return_value_that_cannot_be_sent(refusal: BaseException, at_once: bool) -> None:
@@ -220,7 +226,7 @@ def test_an_argument_that_cannot_be_pickled(method: Any) -> None:
 @every_refusal
 def test_an_argument_that_cannot_be_unpickled(refusal: BaseException) -> None:
     """I3: An argument that cannot be unpickled in the child is an error in the place of the first item."""
-    before, failure = outcome(in_process(given, Refusing(refusal, at_once=False), method=AFRESH[-1]))
+    before, failure = outcome(in_process(given, Refusing(refusal, at_once=False), method=CHEAPEST_AFRESH))
     assert before == []
     assert type(failure) is (RuntimeError if isinstance(refusal, (NotReadyError, StopIteration)) else type(refusal))
     assert failure.__cause__ is not None
@@ -340,7 +346,6 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 
 
 HEAD = _HEAD.size  # bytes of a frame before its pickle
-fork = pytest.mark.skipif("fork" not in METHODS, reason="no fork")
 
 
 @fork
