@@ -456,7 +456,8 @@ def test_ctrl_c_is_the_parents_affair(tmp_path: Path) -> None:
             generators = start_all(["fork", "forkserver", "spawn"], at_its_yield, in_a_wait)
             try:
                 say("begun")
-                threading.Event().wait()
+                while True:  # a signal that comes just before a wait does not end that one
+                    threading.Event().wait(0.1)
             except KeyboardInterrupt:
                 say("interrupted", [next(one) for one in generators[::2]])
                 for one in generators:
