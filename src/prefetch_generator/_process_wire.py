@@ -60,8 +60,10 @@ def make_pipe() -> Pipe:
 def make_pair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets, of which the second is for the child."""
     here, there = socket.socketpair()
-    there.settimeout(None)  # whatever `socket.setdefaulttimeout` says
-    return here, there if sys.platform == "win32" else socket.socket(fileno=_beyond_standard(there.detach()))
+    if sys.platform != "win32":
+        there = socket.socket(fileno=_beyond_standard(there.detach()))
+    there.settimeout(None)  # whatever `socket.setdefaulttimeout` says of a new one
+    return here, there
 
 
 def _beyond_standard(descriptor: int) -> int:
