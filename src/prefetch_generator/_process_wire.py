@@ -62,8 +62,10 @@ def make_pipe() -> Pipe:
 def make_pair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets, of which the second is for the child."""
     here, there = socket.socketpair()
-    there.settimeout(None)  # whatever `socket.setdefaulttimeout` says
-    return here, there if sys.platform == "win32" else socket.socket(fileno=_beyond_standard(there.detach()))
+    if sys.platform != "win32":
+        there = socket.socket(fileno=_beyond_standard(there.detach()))
+    there.settimeout(None)  # whatever `socket.setdefaulttimeout` says of a new one
+    return here, there
 
 
 def _beyond_standard(descriptor: int) -> int:
@@ -292,7 +294,7 @@ class Receiver:
 class _Segment:
     """A segment in the worker's process, which may be lent to one item at a time."""
 
-    __slots__ = ("_array", "_memory", "_released")
+    __slots__ = ("_array", "_memory", "_number", "_released")
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
@@ -300,11 +302,13 @@ class _Segment:
         # A memoryview is none: another one over the same memory may outlive it.
         self._array = ctypes.c_ubyte * len(memory)
         self._released: weakref.ref[Any] | None = None
+        self._number: list[int] = []  # that of this segment, as long as its release is to be told
 
     def lend(self, sizes: list[int], board: mmap.mmap, number: int) -> list[memoryview]:
         exporter = self._array.from_buffer(self._memory)
         # In C, for an array may be freed anywhere, and a finalizer in Python be interrupted on its first bytecode.
-        self._released = weakref.ref(exporter, partial(next, map(board.__setitem__, repeat(number), repeat(FREE))))
+        self._number = [number]
+        self._released = weakref.ref(exporter, partial(next, map(board.__setitem__, iter(self._number), repeat(FREE))))
         whole = pickle.PickleBuffer(exporter).raw()
         views, start = [], 0
         for size in sizes:
@@ -314,6 +318,8 @@ class _Segment:
 
     def forget(self) -> bool:
         """Hear no more of the last array; return whether there still is one."""
+        # Not by letting go of the weak reference: without the GIL it may live on until the worker next runs.
+        self._number.clear()
         released, self._released = self._released, None
         return released is not None and released() is not None
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 from prefetch_generator import current_stop_event
@@ -127,6 +128,26 @@ def closes_forever(tell: Connection) -> Iterator[object]:
         ignores_all()
 
 
+def closes_slowly(tell: Connection) -> Iterator[object]:
+    """Clean up until it would be interrupted."""
+    interrupts: SimpleQueue[None] = SimpleQueue()
+    interrupt: Any = signal.getsignal(signal.SIGINT)
+
+    def handler(*about: object) -> None:
+        interrupts.put(None)
+        interrupt(*about)
+
+    tell.send(os.getpid())
+    try:
+        yield from itertools.count()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        try:
+            tell.send(interrupts.get(timeout=30))
+        except BaseException as error:
+            tell.send(type(error).__name__)
+
+
 def fails_while_closing(tell: Connection) -> Iterator[object]:
     """Raise in the clean-up."""
     tell.send(os.getpid())
@@ -223,3 +244,17 @@ def with_a_surviving_fork(tell: Connection) -> Iterator[object]:
 
 def few() -> Iterator[int]:
     yield from range(5)
+
+
+def telling(tell: Connection, n: int) -> Iterator[int]:
+    """Say each number before it is given."""
+    for i in range(n):
+        tell.send(i)
+        yield i
+
+
+def stops_by_itself(n: int) -> Iterator[int]:
+    """Set, after so many items, the source's own event."""
+    yield from range(n)
+    current_stop_event().set()
+    yield from itertools.count(n)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -216,6 +217,16 @@ class Equal:
 def in_process(function: Callable[..., Any], *args: Any, method: Any = CHEAPEST, **options: Any) -> Any:
     """Call the function in a process."""
     return background(process=method, **options)(function)(*args)
+
+
+class SlowToLoad:
+    """An item that keeps the worker busy for so many seconds: nobody receives what comes after it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __reduce__(self) -> Any:
+        return time.sleep, (self.seconds,)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from .process_calls import SlowToLoad
+
 
 class CodedError(Exception):
     """An exception with arguments and attributes."""
@@ -214,3 +216,20 @@ def leaving_a_child(n: int) -> Iterator[int]:
 def endless_blocks(size: int) -> Iterator[bytes]:
     for i in range(10**9):
         yield i.to_bytes(8, "little") * (size // 8)
+
+
+def alarmed(closed: Connection, kind: type[BaseException], size: int) -> Iterator[Any]:
+    """Give an item that is so large that a signal comes while it is on its way."""
+
+    def handler(*_: object) -> None:
+        raise kind("late")
+
+    signal.signal(signal.SIGALRM, handler)
+    try:
+        yield SlowToLoad(0.5)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        yield "x" * size
+        time.sleep(60)
+    except GeneratorExit:
+        closed.send("GeneratorExit")
+        raise

@@ -135,6 +135,40 @@ def test_the_memory_is_reused_and_given_back() -> None:
 
 
 @has_memory
+def test_the_memory_before_one_that_is_held_is_given_back() -> None:
+    """I7: what the consumer has let go is unmapped in time, though it still holds the last of many."""
+    from . import child_arrays  # noqa: PLC0415 - NumPy may be missing
+
+    before = child_arrays.segments()
+    with pipe() as (told, tell), start(child_arrays.mapped, tell, child_arrays.AT) as arrays:
+        kept = [next(arrays) for _ in range(40)]
+        last = kept[-1]
+        kept.clear()
+        for _ in range(50):
+            next(arrays)
+        assert [told() for _ in range(90)][-1] <= 5
+        assert child_arrays.segments() - before <= 6
+        assert set(last.tobytes()) == {39}
+
+
+@has_memory
+def test_more_arrays_may_be_held_than_there_are_descriptors(tmp_path: Path) -> None:
+    """I7, A1: each segment takes one in both processes; where these would run out, arrays go in line."""
+    script = """
+        import resource
+        from prefetch_generator import background
+        from tests.contract import child_arrays
+
+        if __name__ == "__main__":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+            arrays = list(background(process="fork")(child_arrays.growing)([70_000] * 300))
+            print([set(array.tobytes()) for array in arrays] == [{number % 251} for number in range(300)])
+            print(0 < child_arrays.segments() < 100)
+    """
+    assert run_script(tmp_path, script) == "True\nTrue\n"
+
+
+@has_memory
 def test_the_memory_outlives_generator_and_process() -> None:
     """I7: an array is the consumer's own for as long as it is held, whatever becomes of where it came from."""
     from . import child_arrays  # noqa: PLC0415 - NumPy may be missing

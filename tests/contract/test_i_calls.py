@@ -8,9 +8,12 @@ import functools
 import inspect
 import multiprocessing
 import os
+import socket
+import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +25,10 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, _process_source, background
-from tests.helpers import LONG, needs, python
+from prefetch_generator import BackgroundGenerator, NotReadyError, _process_source, _process_wire, background
+from tests.helpers import LONG, needs, posix, python
 
+from . import child_sources
 from . import process_calls as calls
 from .process_calls import (
     AFRESH,
@@ -34,6 +38,7 @@ from .process_calls import (
     Equal,
     Library,
     LoudLibrary,
+    SlowToLoad,
     Squares,
     Where,
     in_process,
@@ -375,6 +380,84 @@ def test_no_bound_is_none() -> None:
 def test_a_bound_larger_than_a_pipe_takes() -> None:
     """I2: The bound is exact, and one that is too large for a pipe of room is no reason to wait for ever."""
     assert list(in_process(calls.count, 40_000, max_prefetch=1_000_000)) == list(range(40_000))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much a pipe is to take")
+def test_a_bound_larger_than_the_smallest_pipe_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I2, A1: nor where the pipes of a user who has many take one page each; nobody then waits for anybody."""
+    import fcntl  # noqa: PLC0415 - which Windows has not
+
+    def make_small_pipe() -> Any:
+        reader, writer = make_pipe()
+        fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        return reader, writer
+
+    make_pipe = _process_wire.make_pipe
+    monkeypatch.setattr(_process_source, "make_pipe", make_small_pipe)
+    text = "x" * 500  # many of which no socket takes
+    with in_process(calls.given, *[text] * 10_000, max_prefetch=10_000) as items:
+        assert items.next(LONG) == text
+        assert list(items) == [text] * 9_999
+
+
+@posix
+def test_closed_standard_files(tmp_path: Path) -> None:
+    """I2, A1: where input, output and errors are closed, what connects the two is not taken for one of these."""
+    (tmp_path / "main.py").write_text(BEFORE + textwrap.dedent(PRINTS), encoding="utf-8")
+    out = tmp_path / "out"
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, str(tmp_path / "main.py"), str(out)]
+    assert subprocess.run(command, timeout=LONG, check=False).returncode == 0
+    assert out.read_text(encoding="utf-8") == "[0, 1, 2]"
+
+
+PRINTS = """
+    import sys
+    from pathlib import Path
+    @background(process="spawn")
+    def prints():
+        for i in range(3):
+            print("noise " * 5, flush=True)
+            yield i
+    if __name__ == "__main__":
+        Path(sys.argv[1]).write_text(str(list(prints())))
+"""
+
+
+def test_a_default_timeout_of_sockets_is_that_of_others() -> None:
+    """I2, A1: the child waits for as long as the parent is busy, whatever `socket.setdefaulttimeout` says."""
+    socket.setdefaulttimeout(0.1)
+    try:
+        items = in_process(calls.given, SlowToLoad(0.5), "x" * 3_000_000, "more", max_prefetch=3)
+    finally:
+        socket.setdefaulttimeout(None)
+    assert [len(item or "") for item in items] == [0, 3_000_000, 4]
+
+
+def test_what_the_process_has_waited_for_room() -> None:
+    """I2: All of A to G holds: `stats.producer_wait` is what the source waited for its consumer."""
+    with pipe() as (told, tell), in_process(child_sources.telling, tell, 4, max_prefetch=1) as numbers:
+        begun = time.monotonic()
+        for i in range(2):
+            assert told.recv() == i
+            if not i:
+                assert next(numbers) == 0
+        threading.Event().wait(0.3)
+        assert list(numbers) == [1, 2, 3]
+        assert 0.1 < numbers.stats.producer_wait < time.monotonic() - begun
+
+
+def test_the_start_is_no_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I2: All of A to G holds: `stats.producer_wait` begins with the first item."""
+
+    def grant(*arguments: Any) -> Any:
+        threading.Event().wait(0.2)
+        return deliveries(*arguments)
+
+    deliveries = _process_source._Link._deliveries
+    monkeypatch.setattr(_process_source._Link, "_deliveries", grant)
+    numbers = in_process(calls.count, 3, max_prefetch=4)
+    assert list(numbers) == [0, 1, 2]
+    assert numbers.stats.producer_wait == 0.0
 
 
 ITEMS: list[Any] = [None, False, 0, "", (), [1, [2]], {"a": {1, 2}}, 1.5, 10**100, b"\0\xff", "\ud800", range(3)]

@@ -15,11 +15,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, SourceProcessError, _process_child, background
+from prefetch_generator import (
+    BackgroundGenerator,
+    NotReadyError,
+    SourceProcessError,
+    _process_child,
+    background,
+)
 from prefetch_generator._process_wire import _HEAD, Sender
 from tests.helpers import LONG, in_thread, posix, when_asleep
 
@@ -39,6 +46,7 @@ from .process_failures import (
     StateError,
     StoppingIterable,
 )
+from .process_support import run_script
 from .support import cause_of
 
 SOON = 1.0  # seconds: ten times what is promised
@@ -177,6 +185,19 @@ def test_an_exception_that_nobody_may_look_into() -> None:
     assert str(cause_of(failure)).strip() == "HostileError, which cannot be printed"
 
 
+@posix
+@pytest.mark.parametrize("kind", [LookupError, TimeoutError, KeyboardInterrupt])
+def test_a_signal_handler_that_raises_while_an_item_is_sent(kind: type[BaseException]) -> None:
+    """I3, B1: in its place, never a gap: the item arrives whole, then what the handler raised; the source is closed."""
+    with pipe() as (closed, writer):
+        size = 3_000_000
+        before, failure = outcome(in_process(failures.alarmed, writer, kind, size, max_prefetch=4))
+        assert before == [None, "x" * size]
+        assert (type(failure), failure.args) == (kind, ("late",))
+        assert closed.poll(LONG)
+        assert closed.recv() == "GeneratorExit"
+
+
 REFUSALS = [LookupError("a"), KeyboardInterrupt("b"), StopIteration(3), NotReadyError("c"), SilentError(), EOFError()]
 every_refusal = pytest.mark.parametrize("refusal", REFUSALS, ids=lambda one: type(one).__name__)
 at_either_end = pytest.mark.parametrize("at_once", [True, False], ids=["pickled", "unpickled"])
@@ -309,6 +330,56 @@ def test_the_error_can_be_pickled_and_copied() -> None:
         assert (str(again), again.args, again.exitcode) == ("the process is gone", ("the process is gone",), -9)
     assert SourceProcessError("unknown").exitcode is None
     assert isinstance(error, RuntimeError)
+
+
+@posix
+def test_a_death_that_nobody_can_ask_about(tmp_path: Path) -> None:
+    """I4: where SIGCHLD is ignored, nothing is known of how it died; no process is kept for being asked about."""
+    script = """
+        import multiprocessing, signal
+        from prefetch_generator import SourceProcessError, background
+        from tests.contract import process_failures as failures
+        from tests.contract.child_sources import few
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            print(*background(process="fork")(few)())
+            for number in background(process="fork")(few)():
+                break
+            numbers = background(process="fork")(failures.dying)(2, failures.leave, 7)
+            try:
+                for number in numbers:
+                    print(number)
+            except SourceProcessError as error:
+                print(str(error).partition(") ")[2], error.exitcode)
+            del numbers
+            print(multiprocessing.process._children)
+    """
+    said = "ended in a way that is not known before its source had ended None"
+    assert run_script(tmp_path, script) == f"0 1 2 3 4\n0\n1\n{said}\nset()\n"
+
+
+@posix
+def test_a_stop_after_the_death_does_not_kill_the_parent(tmp_path: Path) -> None:
+    """I4, C1: where a broken pipe kills, as a program for pipelines wants it, a child that has died is closed too."""
+    script = """
+        import signal
+        from prefetch_generator import _process_source, background
+        from tests.contract.child_sources import few
+
+        def tell_the_dead(link):
+            link._process.kill()
+            link._process.join()
+            tell(link)
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            tell = _process_source._Link._tell
+            _process_source._Link._tell = tell_the_dead
+            numbers = background(process="fork", max_prefetch=1)(few)()
+            print(next(numbers), numbers.close())
+    """
+    assert run_script(tmp_path, script) == "0 True\n"
 
 
 class CutWire:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import textwrap
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from prefetch_generator import _generator
 from prefetch_generator._process_source import _Link
 from tests.helpers import needs, posix
 
@@ -124,6 +126,19 @@ def test_starts_and_ends_leave_nothing(tmp_path: Path, method: str, count: int) 
     assert out.split()[-2] == "True", out
 
 
+def noted_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return where the id of each process that is started for a source from now on will be."""
+    pids: list[int] = []
+    init: Callable[..., None] = _Link.__init__
+
+    def make(link: _Link, *args: object) -> None:
+        init(link, *args)
+        pids.append(link._pid)
+
+    monkeypatch.setattr(_Link, "__init__", make)
+    return pids
+
+
 @posix
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_constructor_that_fails_leaves_no_process(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
@@ -135,20 +150,74 @@ def test_a_constructor_that_fails_leaves_no_process(monkeypatch: pytest.MonkeyPa
         begin(thread)
 
     here, begin = os.getpid(), threading.Thread.start
-    pids: list[int] = []
-    init: Callable[..., None] = _Link.__init__
-
-    def make(link: _Link, *args: object) -> None:
-        init(link, *args)
-        pids.append(link._pid)
-
-    monkeypatch.setattr(_Link, "__init__", make)
+    pids = noted_processes(monkeypatch)
     with pipe() as (_, tell):
         monkeypatch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             start(child_sources.watched, tell, method=method)
     assert len(pids) == 1
     assert is_gone(pids[0])
+
+
+@posix
+@pytest.mark.parametrize("place", ["Worker", "own_event"])
+def test_a_constructor_that_is_struck_leaves_no_process(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """I8, B4: struck between the start of the process and that of its worker; the source is not waited for."""
+
+    def strike(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    pids = noted_processes(monkeypatch)
+    with pipe() as (_, tell):
+        monkeypatch.setattr(_generator, place, strike)
+        # Not `pytest.raises`: the traceback that it keeps holds what is to be freed.
+        with contextlib.suppress(KeyboardInterrupt):
+            start(child_sources.watched, tell)
+        assert [is_gone(pid) for pid in pids] == [True]
+
+
+@posix
+def test_a_fork_of_the_parent_may_drop_the_process(tmp_path: Path) -> None:
+    """I8, E1: what a fork frees is a copy, of a child that is not its own; the parent ends its child."""
+    script = """
+        import os
+        from prefetch_generator._process_call import Call
+        from prefetch_generator._process_source import _Link
+        from tests.contract import child_sources
+        from tests.contract.process_support import is_gone
+
+        if __name__ == "__main__":
+            link = _Link(Call(child_sources.few, (), {}, "few"), "few", "fork")
+            process = link._pid
+            pid = os.fork()
+            if pid == 0:
+                del link
+                os._exit(0)
+            print(os.waitpid(pid, 0)[1], os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+            del link
+            print(is_gone(process))
+    """
+    assert run_script(tmp_path, script) == "0 None\nTrue\n"
+
+
+@posix
+def test_a_fork_of_the_parent_starts_processes_as_the_parent_does(tmp_path: Path) -> None:
+    """E1: by a server of forks of its own, for that which the parent has used is no child of the fork's."""
+    script = """
+        import os
+        from prefetch_generator import background
+        from tests.contract import child_sources
+
+        if __name__ == "__main__":
+            few = background(process="forkserver")(child_sources.few)
+            print(*few(), flush=True)
+            pid = os.fork()
+            print(*few(), flush=True)
+            if pid == 0:
+                os._exit(0)
+            print(os.waitpid(pid, 0)[1])
+    """
+    assert run_script(tmp_path, script) == "0 1 2 3 4\n" * 3 + "0\n"
 
 
 @posix

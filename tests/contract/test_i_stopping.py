@@ -250,6 +250,28 @@ def test_an_impatient_close_names_function_and_process() -> None:
         assert is_gone(pid)
 
 
+@posix
+def test_a_clean_up_is_not_interrupted() -> None:
+    """I5: what is interrupted is a step; a `finally` that takes longer than a second has the other one too."""
+    with pipe() as (told, tell):
+        items = start(child_sources.closes_slowly, tell)
+        pid = told()
+        assert next(items) == 0
+        assert items.close(LONG) is True
+        assert told() is None
+        assert is_gone(pid)
+
+
+def test_a_source_that_stops_itself() -> None:
+    """I5, D3: one that sets its own event ends as if it had been closed: that is no failure."""
+    items = start(child_sources.stops_by_itself, 3)
+    got = list(items)
+    assert got == [*range(len(got))]
+    assert len(got) <= 4
+    assert items.stop_event.is_set()
+    assert items.close() is True
+
+
 def closing(items: BackgroundGenerator[object]) -> None:
     items.close()
 
