@@ -152,6 +152,27 @@ class Numbers:
         self.closed.send("close")
 
 
+class Alarmed(Numbers):
+    """Gives an item that is so large that a signal comes while it is on its way."""
+
+    def __init__(self, closed: Connection, kind: type[BaseException], size: int) -> None:
+        super().__init__(closed, SlowToLoad(0.5), "x" * size)
+        self.kind = kind
+
+    def __iter__(self) -> Alarmed:
+        signal.signal(signal.SIGALRM, self.handle)
+        return self
+
+    def __next__(self) -> Any:
+        item = super().__next__()
+        if isinstance(item, str):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+        return item
+
+    def handle(self, *_: object) -> None:
+        raise self.kind("late")
+
+
 def refusing_to_return(failure: BaseException, at_once: bool) -> Iterator[int]:
     yield 0
     return Refusing(failure, at_once=at_once)  # type: ignore[return-value]
@@ -216,20 +237,3 @@ def leaving_a_child(n: int) -> Iterator[int]:
 def endless_blocks(size: int) -> Iterator[bytes]:
     for i in range(10**9):
         yield i.to_bytes(8, "little") * (size // 8)
-
-
-def alarmed(closed: Connection, kind: type[BaseException], size: int) -> Iterator[Any]:
-    """Give an item that is so large that a signal comes while it is on its way."""
-
-    def handler(*_: object) -> None:
-        raise kind("late")
-
-    signal.signal(signal.SIGALRM, handler)
-    try:
-        yield SlowToLoad(0.5)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        yield "x" * size
-        time.sleep(60)
-    except GeneratorExit:
-        closed.send("GeneratorExit")
-        raise

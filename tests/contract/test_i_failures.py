@@ -33,6 +33,7 @@ from tests.helpers import LONG, in_thread, posix, when_asleep
 from . import process_failures as failures
 from .process_calls import AFRESH, CHEAPEST, CHEAPEST_AFRESH, METHODS, Equal, given, in_process, pipe, returning
 from .process_failures import (
+    Alarmed,
     CodedError,
     HostileError,
     LocalError,
@@ -191,11 +192,11 @@ def test_a_signal_handler_that_raises_while_an_item_is_sent(kind: type[BaseExcep
     """I3, B1: in its place, never a gap: the item arrives whole, then what the handler raised; the source is closed."""
     with pipe() as (closed, writer):
         size = 3_000_000
-        before, failure = outcome(in_process(failures.alarmed, writer, kind, size, max_prefetch=4))
+        before, failure = outcome(in_process(Alarmed, writer, kind, size, max_prefetch=4))
         assert before == [None, "x" * size]
         assert (type(failure), failure.args) == (kind, ("late",))
         assert closed.poll(LONG)
-        assert closed.recv() == "GeneratorExit"
+        assert closed.recv() == "close"
 
 
 REFUSALS = [LookupError("a"), KeyboardInterrupt("b"), StopIteration(3), NotReadyError("c"), SilentError(), EOFError()]
