@@ -234,8 +234,8 @@ class _Link(Bell):
         if sys.platform == "win32":
             self._process.join(max(0.0, self._deadline - monotonic()))
             self.end()
-        while not self._has_ended and self._wait():
-            pass
+        if not self._has_ended:
+            self._wait()
         self._reap()
 
     def _patience(self) -> float | None:
