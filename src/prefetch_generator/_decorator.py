@@ -28,27 +28,21 @@ def background(
 ):
     """Make a function that returns an iterable, or an asynchronous one, return a `BackgroundGenerator` over it.
 
-    Use it as `@background`, `@background()` or `@background(max_prefetch=N)`, on functions and methods. Signature, name
-    and docstring stay; `__wrapped__` is the function itself, for a plain call without a thread. A generator
-    function, `def` or `async def`, runs in the background from its first line; any other function runs here, and what
-    it returns is iterated there.
+    Use it with or without arguments, on functions and methods. Signature, name and docstring stay; `__wrapped__` is the
+    function itself. A generator function, `def` or `async def`, runs in the background from its first line; any other
+    one runs here (or in the process), and what it returns is iterated there.
 
     Args:
         function: The function; each call of it makes a new generator.
         max_prefetch: Items to be ahead, as for `BackgroundGenerator`.
-        process: Run the function in a process of its own, for sources that compute in Python: a thread cannot make
-            these faster. What is sent there and back is pickled. True takes the default start method of
-            `multiprocessing` (forkserver where that is fork); "spawn", "forkserver" or "fork" names one.
+        process: Run the function in a process of its own, for sources that compute in Python. What is sent there and
+            back is pickled. True: by the default start method of `multiprocessing` (forkserver where that is fork).
 
     Raises:
-        TypeError: At decoration: an argument is of the wrong type, or there are too many. At the call, with `process`:
-            the function or an argument cannot be sent to another process, or it takes no such arguments.
-        ValueError: At decoration: `process` is a start method that this platform does not have.
+        TypeError: An argument is of the wrong type; or, at the call, the function or an argument of it cannot be sent.
+        ValueError: `process` is a start method that this platform does not have.
 
-    >>> @background(max_prefetch=4)
-    ... def squares(n: int):
-    ...     for i in range(n):
-    ...         yield i * i
+    >>> squares = background(max_prefetch=4)(lambda n: [i * i for i in range(n)])
     >>> sum(squares(4)), sum(squares.__wrapped__(4))
     (14, 14)
     """

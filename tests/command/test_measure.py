@@ -60,24 +60,25 @@ def test_a_source_that_cannot_be_closed_need_not_be() -> None:
     assert list(watched(iter([1, 2]), 5, [])) == [1, 2]
 
 
+class Item:
+    """Something large."""
+
+
+def one_at_a_time() -> Iterator[Item]:
+    """Give three items, and see that each has been let go before the next."""
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+    for _ in range(3):
+        assert not alive
+        item = Item()
+        alive.add(item)
+        yield item
+        del item
+
+
 def test_an_item_is_let_go_before_the_next_one_is_made() -> None:
     """What is measured is the user's memory too: one item at a time in a plain loop."""
-
-    class Item:
-        pass
-
-    alive: weakref.WeakSet[Item] = weakref.WeakSet()
-
-    def source() -> Iterator[Item]:
-        for _ in range(3):
-            assert not alive
-            item = Item()
-            alive.add(item)
-            yield item
-            del item
-
     made: list[Span] = []
-    for item in watched(source(), 3, made):
+    for item in watched(one_at_a_time(), 3, made):
         del item
     assert len(made) == 3
 
@@ -383,21 +384,7 @@ def locks() -> Iterator[object]:
 
 def test_in_a_process_an_item_is_let_go_before_the_next_one_is_made() -> None:
     """As anywhere else, on both sides of it."""
-
-    class Item:
-        pass
-
-    alive: weakref.WeakSet[Item] = weakref.WeakSet()
-
-    def source() -> Iterator[Item]:
-        for _ in range(3):
-            assert not alive
-            item = Item()
-            alive.add(item)
-            yield item
-            del item
-
-    there = measure.measured_source(source, 3)
+    there = measure.measured_source(one_at_a_time, 3)
     made: list[Span] = []
     for item in measure._received(there, made):
         del item

@@ -111,7 +111,7 @@ class _WithHoles:
 def test_an_item_that_nothing_can_pickle(item: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """I3: such an item is an error in its place, also where there is no cloudpickle."""
     monkeypatch.setitem(sys.modules, "cloudpickle", None)  # which is how a module is missing
-    with pytest.raises(Exception, match="non-contiguous|pickle"):
+    with pytest.raises(Exception, match=r"non-contiguous|pickle"):
         _process_wire.dumps(item, [])
     items = background(process="fork")(given)(1, item, 2)
     assert next(items) == 1
