@@ -59,9 +59,10 @@ def striker(code: CodeType, strikes: SimpleQueue[int], *, itself: bool = True) -
     """Return a signal handler that raises in what this code calls, and in the code `itself`, but not around it."""
 
     def handler(_: int, frame: FrameType | None) -> None:
-        if frame is not None and not itself:
+        hook = "hear_of"  # in which nobody could catch it
+        if frame is not None and not itself and frame.f_code.co_name != hook:
             frame = frame.f_back
-        while frame is not None and frame.f_code.co_name != "hear_of":  # the hook, which nobody could catch it in
+        while frame is not None and frame.f_code.co_name != hook:
             if frame.f_code is code:
                 strikes.put(1)
                 raise Strike
