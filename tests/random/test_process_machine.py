@@ -43,7 +43,11 @@ class ProcessMachine(RuleBasedStateMachine):
         self.closed = False
         self.numbers = background(max_prefetch=max_prefetch, process="fork")(source)(n, fails)
 
-    @rule(timeout=st.sampled_from([None, LONG]))
+    @rule(times=st.integers(1, 4), timeout=st.sampled_from([None, LONG]))
+    def take_some(self, times: int, timeout: float | None) -> None:
+        for _ in range(times):
+            self.take(timeout)
+
     def take(self, timeout: float | None) -> None:
         if self.left and not self.closed:
             assert self.numbers.next(timeout) == self.left.pop(0)
