@@ -372,10 +372,7 @@ def dumps(it: object, buffers: list[memoryview] | None = None) -> bytes:
 
 def _is_small(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
     """Return True if it is to be pickled; else append it to `buffers`."""
-    try:
-        raw = buffer.raw()
-    except BufferError:  # it is not contiguous
-        return True
+    raw = buffer.raw()  # one that is not contiguous is refused before it comes here
     if raw.nbytes >= LARGE:
         buffers.append(raw)
     return raw.nbytes < LARGE
