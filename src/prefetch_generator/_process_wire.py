@@ -117,8 +117,9 @@ class Sender:
 
     def _send_parts(self, *parts: bytes | memoryview) -> None:
         """Send what may have to wait. A signal handler of the source's, which may raise, must not tear a frame."""
-        before = mask_signals(BLOCK, signal.valid_signals())
+        before = mask_signals(BLOCK, ())
         try:
+            mask_signals(BLOCK, signal.valid_signals())  # what is pending runs here
             for part in parts:
                 self._wire.sendall(part, QUIET)
         finally:
