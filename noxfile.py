@@ -99,7 +99,7 @@ def wheel(session: nox.Session) -> None:
         "assert found.is_relative_to(site), f'{found} is not the installed one';"
         "print(f'testing {found.parent}')",
     )
-    session.run(*PYTHON, "-m", "pytest", *session.posargs)
+    session.run(*PYTHON, "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session
