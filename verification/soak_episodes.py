@@ -78,6 +78,18 @@ def soak(n: int, *, fails: bool) -> Iterator[int]:
         raise SoakError
 
 
+def take_and_leave(numbers: BackgroundGenerator[int], count: int, end: str) -> list[int]:
+    """Take so many numbers, and end the generator, if by "close" or "stop"; return what was taken."""
+    got = list(itertools.islice(numbers, count))
+    check(that=got == list(range(count)), says=f"got {got}")
+    if end == "close":
+        check(that=numbers.close(HANG) is True, says="not closed")
+    elif end == "stop":
+        numbers.stop_event.set()
+        check(that=next(numbers, -1) == -1, says="an item after the stop")
+    return got
+
+
 class Episode:
     """One use of the library, on a thread of its own; `kind` says which."""
 
@@ -350,14 +362,7 @@ class Episode:
             check(that=got == list(range(n)), says=f"not all of {n}: {len(got)}")
             self.closed_is(length + 1)
         else:
-            taken = self.random.choice([1, 1, 3, 50])
-            got = list(itertools.islice(numbers, taken))
-            check(that=got == list(range(taken)), says=f"got {got}")
-            if end == "close":
-                check(that=numbers.close(HANG) is True, says="not closed")
-            elif end == "stop":
-                numbers.stop_event.set()
-                check(that=next(numbers, -1) == -1, says="an item after the stop")
+            got = take_and_leave(numbers, self.random.choice([1, 1, 3, 50]), end)
             del numbers
             for _ in range(length + 1):
                 self.closed.get(timeout=HANG)
@@ -377,14 +382,7 @@ class Episode:
             wanted = ["end"] * (consumers - (end == "failure")) + ["failure"] * (end == "failure")
             check(that=ends == wanted, says=f"ended by {ends}")
             return
-        taken = self.random.choice([0, 1, 50])
-        got = list(itertools.islice(numbers, taken))
-        check(that=got == list(range(taken)), says=f"got {got}")
-        if end == "close":
-            check(that=numbers.close(HANG) is True, says="not closed")
-        elif end == "stop":
-            numbers.stop_event.set()
-            check(that=next(numbers, -1) == -1, says="an item after the stop")
+        take_and_leave(numbers, self.random.choice([0, 1, 50]), end)
 
     def storm(self) -> None:
         """On the main thread: real signals whose handler raises, the consumer retrying."""
