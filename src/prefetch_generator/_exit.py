@@ -36,9 +36,7 @@ def _stop_all() -> None:
     kept = _readers() if stuck else None
     for worker in stuck:
         worker.kept = kept
-        source = worker.source
-        if source is not None:
-            worker.kill_source(source)
+        worker.kill()
     live.difference_update(stuck)  # whoever comes here again, as a spawned child does, need not wait again
     with ExitStack() as stack:  # a hook that raises stops no other report
         for worker in workers.difference(stuck):

@@ -102,10 +102,6 @@ def _by_name(function: Any) -> _Name | None:
     return None
 
 
-def _main() -> ModuleType | None:
-    return sys.modules.get("__main__")
-
-
 def _can_be_imported(module: ModuleType | None) -> bool:
     """Return whether a new process has this module too."""
     if module is None or module.__name__ != "__main__":
@@ -125,7 +121,11 @@ class _Pickler(ForkingPickler):
 
     def reducer_override(self, it: Any) -> Any:
         # By its name, which says nothing to a process that does not have this `__main__`.
-        if isinstance(it, (type, FunctionType)) and it.__module__ == "__main__" and not _can_be_imported(_main()):
+        if (
+            isinstance(it, (type, FunctionType))
+            and it.__module__ == "__main__"
+            and not _can_be_imported(sys.modules.get("__main__"))
+        ):
             raise pickle.PicklingError(f"a new process cannot import {it!r}")
         return NotImplemented
 

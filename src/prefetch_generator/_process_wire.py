@@ -35,7 +35,7 @@ LARGE = 64 * 1024  # bytes from which on a buffer is not pickled
 FREE, LENT, SPENT, DROPPED = 0, 1, 2, 3
 _HEAD = struct.Struct("=cIqQd")  # kind, number of buffers, number of the segment (-1: none), size, seconds waited
 _SIZE = struct.Struct("=Q")
-_PAGE = 64  # bytes: where a buffer may begin in a segment
+_ALIGNMENT = 64  # bytes: where a buffer may begin in a segment
 _MOST = 256  # segments, each of which takes a descriptor in both processes
 # Windows has no masks, and hears of no signal here.
 mask_signals: Callable[..., Any] = getattr(signal, "pthread_sigmask", lambda *_: ())
@@ -101,7 +101,7 @@ class Sender:
         self.waited = 0.0  # seconds, for room
 
     def send(self, kind: bytes, pickled: bytes, buffers: list[memoryview]) -> None:
-        """Send what `dumps` has made. Raises OSError if nobody receives it."""
+        """Send what `dumps` has made. Raises ConnectionError if nobody receives it."""
         number = self._fill(buffers) if buffers else -1
         sizes = b"".join(_SIZE.pack(buffer.nbytes) for buffer in buffers)
         head = _HEAD.pack(kind, len(buffers), number, len(pickled), self.waited) + sizes
@@ -130,13 +130,13 @@ class Sender:
         if not _HAS_MEMORY:
             return -1
         try:
-            number = self._free_segment(sum(map(_room, buffers)))
+            number = self._free_segment(sum(map(_padded_size, buffers)))
         except (OSError, ValueError):  # too little memory, too many descriptors or mappings
             return -1
         start, segment = 0, self._segments[number]
         for buffer in buffers:
             segment[start : start + buffer.nbytes] = buffer
-            start += _room(buffer)
+            start += _padded_size(buffer)
         assert self._board is not None  # noqa: S101 - for the type checkers: it comes before the first segment
         self._board[number] = LENT
         return number
@@ -314,7 +314,7 @@ class _Segment:
         views, start = [], 0
         for size in sizes:
             views.append(whole[start : start + size])
-            start += _room(views[-1])
+            start += _padded_size(views[-1])
         return views
 
     def forget(self) -> bool:
@@ -347,8 +347,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_before_fork)
 
 
-def _room(buffer: memoryview) -> int:
-    return -(-buffer.nbytes // _PAGE) * _PAGE
+def _padded_size(buffer: memoryview) -> int:
+    return -(-buffer.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
 def dumps(it: object, buffers: list[memoryview] | None = None) -> bytes:

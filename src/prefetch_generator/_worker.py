@@ -134,10 +134,16 @@ class Worker:
         """End the thread, if there is one, without the source having been touched."""
         _exit.live.discard(self)
         self.may_begin = False
-        self.kill_source(self.source)  # which has not begun
+        self.kill()  # what has not begun
         self.channel.wakeups.put(None)
         self.join()
         self.source = self.iterable = None  # a process that waits for its worker ends with this
+
+    def kill(self) -> None:
+        """End what the source has outside of this process, at once."""
+        source = self.source  # None once the thread has released it
+        if source is not None:
+            self.kill_source(source)
 
     def abandon(self) -> None:
         """Stop because the generator was dropped. Never waits; called by a finalizer, at any bytecode of any thread."""
