@@ -19,9 +19,10 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def no_thread_outlives_a_test() -> Iterator[None]:
-    """Fail a test that leaves a thread behind."""
-    before = set(threading.enumerate())
+    """Fail a test that leaves a thread behind, or a trace function for the threads of the tests that follow."""
+    before, trace = set(threading.enumerate()), threading.gettrace()
     yield
+    assert threading.gettrace() is trace
     left = set(threading.enumerate()) - before
     if left:
         gc.collect()  # a failed test's traceback, or a cycle that it made on purpose, may still hold a generator

@@ -68,10 +68,19 @@ class Every:
         sys.settrace(self.before)
 
     @contextmanager
-    def on_new_threads(self) -> Iterator[None]:
-        """Act on the threads that start in the block, in place of this one. They have to run before its end."""
+    def on_new_threads(self, but: str = "") -> Iterator[None]:
+        """Act on the threads that start in the block, in place of this one. They have to run before its end.
+
+        Those with the name `but` are left alone: with a hundred threads that are traced, 3.12.1 crashes.
+        """
+
+        def begin(frame: FrameType, event: str, arg: object) -> Any:
+            wanted = threading.current_thread().name != but
+            sys.settrace(self.trace if wanted else None)
+            return self.trace(frame, event, arg) if wanted else None
+
         before = threading.gettrace()
-        threading.settrace(self.trace)
+        threading.settrace(begin)
         try:
             yield
         finally:
