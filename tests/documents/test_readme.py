@@ -5,18 +5,17 @@ from __future__ import annotations
 import ast
 import re
 import threading
-from collections.abc import Iterator
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from prefetch_generator import BackgroundGenerator, background, prefetch
 from tests.helpers import python
 
-ROOT = Path(__file__).parents[2]
+from .programs import ROOT, Block, blocks, expected, python_blocks, run_program
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # For a machine without them. They give as much as the README's loop needs.
@@ -38,38 +37,22 @@ class DataLoader:
 }
 
 
-class Block(NamedTuple):
-    """A block of code in the README."""
-
-    line: int  # of its first line, from 1
-    language: str
-    code: str
-
-
-def blocks() -> Iterator[Block]:
-    """Find the blocks, each between two fences."""
-    for match in re.finditer(r"^```(.*)\n((?:.*\n)*?)```$", README, re.MULTILINE):
-        yield Block(README.count("\n", 0, match.start(2)) + 1, match[1], match[2])
-
-
 def run(*arguments: str, folder: Path) -> str:
     """Run Python in the folder, and return what it printed; nothing may go wrong, nor be warned of."""
-    out, err = python(*arguments, folder=folder, PYTHONIOENCODING="utf-8", TQDM_DISABLE="1")
+    out, err = python(*arguments, folder=folder, PYTHONIOENCODING="utf-8")
     assert err == ""
     return out
 
 
 def test_every_block_is_tested() -> None:
     """No block is in a language, or in a form, that nothing below runs."""
-    assert {block.language for block in blocks()} == {"python", "sh"}
-    assert len(list(blocks())) == README.count("```") / 2
+    assert {block.language for block in blocks(README)} == {"python", "sh"}
+    assert len(list(blocks(README))) == README.count("```") / 2
 
 
-@pytest.mark.parametrize("block", [pytest.param(b, id=f"line-{b.line}") for b in blocks() if b.language == "python"])
+@pytest.mark.parametrize("block", python_blocks(README))
 def test_code_runs(block: Block, tmp_path: Path) -> None:
     """Each block is a complete program, and prints what stands behind its `print`."""
-    script = tmp_path / "example.py"
-    script.write_text("\n" * (block.line - 1) + block.code, encoding="utf-8")  # a traceback then names the right line
     for module, files in STAND_INS.items():
         if find_spec(module) is None:
             for name, text in files.items():
@@ -77,16 +60,16 @@ def test_code_runs(block: Block, tmp_path: Path) -> None:
                 (tmp_path / name).write_text(text, encoding="utf-8")
     # The real torch warns, as soon as it is imported, where NumPy is not installed.
     options = ("-W", "ignore:Failed to initialize NumPy:UserWarning")
-    printed = run(*options, str(script), folder=ROOT)
-    expected = re.findall(r"^ *print\(.*\)  # (.+)$", block.code, re.MULTILINE)
+    printed = run_program(block, tmp_path / "example.py", *options, folder=ROOT)
+    promised = expected(block.code)
     if "hashlib" in block.code:  # prints a line for each file of the folder it runs in
-        expected = [f"{path.name} {sha256(path.read_bytes()).hexdigest()}" for path in sorted(ROOT.glob("*.py"))]
-    assert printed.splitlines() == expected
+        promised = [f"{path.name} {sha256(path.read_bytes()).hexdigest()}" for path in sorted(ROOT.glob("*.py"))]
+    assert printed == promised
 
 
 def test_the_commands_are_those_that_ci_runs() -> None:
     """The two commands stand alone, and what follows `pip install` is what .ci/run does with the result."""
-    commands = [block.code.strip() for block in blocks() if block.language == "sh"]
+    commands = [block.code.strip() for block in blocks(README) if block.language == "sh"]
     assert commands == ["pip install . && python -m prefetch_generator", "pip install '.[test]' && pytest -n auto"]
     ci = ROOT / ".ci" / "run"
     if not ci.exists():
@@ -108,7 +91,7 @@ def test_the_main_job_runs(source: list[str], tmp_path: Path) -> None:
 def test_it_is_short_and_shows_code_first() -> None:
     """At most 180 lines, and an example by line 20."""
     assert README.count("\n") <= 180
-    assert next(blocks()).line <= 20
+    assert next(blocks(README)).line <= 20
 
 
 def test_every_test_named_exists() -> None:

@@ -1,0 +1,43 @@
+"""The recipes are true: each of their programs runs against the real libraries it is about, as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
+
+PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
+
+# What a page's programs need around them: a block that gives what to replace in their text, such as the address of a
+# server. It is called with the folder that they run in.
+Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
+SURROUNDINGS: dict[str, Surroundings] = {}
+
+
+def _nothing(_: Path) -> AbstractContextManager[dict[str, str]]:
+    return nullcontext({})
+
+
+def _programs() -> list[Any]:
+    return [
+        pytest.param(page.stem, *program.values, id=f"{page.stem}-{program.id}")
+        for page in PAGES
+        for program in python_blocks(page.read_text(encoding="utf-8"))
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), _programs())
+def test_program(page: str, block: Block, tmp_path: Path) -> None:
+    """Each block is a complete program; it warns of nothing, and prints what stands behind its `print`s."""
+    skip_without_what_it_imports(block.code)
+    with SURROUNDINGS.get(page, _nothing)(tmp_path) as replaced:
+        code = block.code
+        for old, new in replaced.items():
+            code = code.replace(old, new)
+        printed = run_program(block._replace(code=code), tmp_path / "recipe.py", folder=tmp_path)
+    assert printed == expected(block.code)
