@@ -79,7 +79,7 @@ def _beyond_standard(end: _End, made_of: Callable[[int], _End]) -> _End:
         return end
     import fcntl  # noqa: PLC0415 - which Windows has not
 
-    with end:
+    with contextlib.closing(end):
         return made_of(fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
 
 

@@ -131,13 +131,15 @@ class Worker:
             self.stop.set()
 
     def refuse_to_begin(self) -> None:
-        """End the thread, if there is one, without the source having been touched."""
+        """End the thread, if there is one, without the source having been touched; one that has begun is stopped."""
         _exit.live.discard(self)
         self.may_begin = False
+        self.stop.set()
         self.kill()  # what has not begun
         self.channel.wakeups.put(None)
         self.join()
-        self.source = self.iterable = None  # a process that waits for its worker ends with this
+        if self.thread is None:
+            self.source = self.iterable = None  # as the thread would; a process that waits for it ends with this
 
     def kill(self) -> None:
         """End what the source has outside of this process, at once."""

@@ -133,6 +133,7 @@ def test_aclose_does_not_block_the_loop(loop: Loop, stuck: Stuck) -> None:
     async def main() -> None:
         numbers = BackgroundGenerator(stuck.items())
         assert await anext(aiter(numbers)) == 0
+        assert stuck.inside.wait(LONG)
         async with loop.tasks() as start:
             waiting = start(partial(rest, aiter(numbers)))
             await loop.asleep(numbers)
