@@ -1,14 +1,8 @@
-# ruff: noqa: INP001 - a module for the command, not part of a package
-"""The source in the picture of the overlap, docs/overlap.svg: it waits for each item, as for a disk or a network."""
-
-from __future__ import annotations
-
+# overlap.py
 import time
-from collections.abc import Iterator
 
 
-def load() -> Iterator[int]:
-    """Take a tenth of a second for each of six items."""
+def load():
     for number in range(6):
-        time.sleep(0.1)
+        time.sleep(0.1)  # stands for a disk or a network
         yield number

@@ -458,8 +458,9 @@ def test_every_step_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(measure.VARIANTS, "further", plain_loop)
     monkeypatch.setattr(measure, "process_loop", plain_loop)
     monkeypatch.setattr(measure, "try_process", lambda source: None)
+    monkeypatch.setattr(measure, "ITEMS", 3)
     told: list[tuple[str, float | None]] = []
-    result = measure.measure(TICKS, 3, 0.0, 2, lambda step, left: told.append((step, left)))
+    result = measure.measure(TICKS, None, 0.0, 2, lambda step, left: told.append((step, left)))
     assert list(dict.fromkeys(step for step, _ in told)) == [
         "first pass",
         "source alone",

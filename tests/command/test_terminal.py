@@ -132,7 +132,7 @@ print("after")
 @pytest.mark.parametrize("failure", ["", "raise KeyboardInterrupt"])
 def test_output_is_set_aside_for_a_while(failure: str) -> None:
     """All that is printed or written goes to standard error; before and after, and after a failure, it does not."""
-    out, err = python("-c", SET_ASIDE.format(failure=failure))
+    out, err = python("-c", SET_ASIDE.format(failure=failure), PYTHONUNBUFFERED="")  # what is buffered counts too
     assert (out.splitlines(), err.splitlines()) == (["before", "after"], ["written", "printed"])
 
 
