@@ -23,7 +23,8 @@ consumer that waits (a GPU, a network) and with one that computes in Python. Whe
 is possible, a process of its own is tried too.
 """
 EPILOG = """
-Exit status: 0, or 1 if the source failed, 2 if an argument or SOURCE is wrong or no picture can be drawn, 130 after Ctrl-C.
+Exit status: 0, or 1 if the source failed, 2 if an argument or SOURCE is wrong or no picture can be drawn, 130 after
+Ctrl-C.
 """
 
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as in a shell

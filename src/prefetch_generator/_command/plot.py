@@ -35,8 +35,8 @@ def check(file: Path) -> None:
     """Raise `PlotError` if *file* cannot become a picture, while nothing has been measured yet."""
     if file.suffix.lower() not in METADATA:
         raise PlotError(f"--plot must be a file that ends in .svg or .png, got {str(file)!r}")
-    there = file.exists()
     try:
+        there = file.exists()
         file.open("ab").close()
         if not there:
             file.unlink()
