@@ -60,7 +60,7 @@ class Line:
         self.write(step if seconds is None else f"{step}: up to {duration(seconds)} left")
 
     def write(self, text: str) -> None:
-        """Write *text* over what was there, as far as it fits; nothing wipes it out."""
+        """Write *text* over what was there, as far as it fits. An empty one wipes that out."""
         text = text[: shutil.get_terminal_size().columns - 1]  # what goes on in the next line would stay there
         print(f"\r{text:<{self._length}}\r", end="", file=self._stream, flush=True)
         self._length = len(text)
