@@ -59,7 +59,8 @@ def test_every_block_is_tested() -> None:
     assert {block.language for block in BLOCKS} == {"python", "sh", "text"}
     assert code("python")[0].code == (ROOT / "docs" / "overlap.py").read_text(encoding="utf-8")
     assert len(code("python")) == 2
-    assert len(code("text")) == 1
+    (report,) = code("text")
+    assert len(shape(report.code)) == 8
 
 
 @posix
@@ -69,6 +70,7 @@ def test_a_command_gives_a_report(command: str, folder: Path) -> None:
     printed = shell(command, folder)
     shown = code("text")[0].code
     if command == "prefetch-generator overlap:load":
+        # On a busy machine there may be more: what is printed where a thread gains little.
         assert shape(shown) <= shape(printed)
     assert "\nadvice: " in printed
     assert "\x1b" not in printed
@@ -77,7 +79,6 @@ def test_a_command_gives_a_report(command: str, folder: Path) -> None:
 def shape(report: str) -> set[str]:
     """Return the lines of a report that are the same in each run, but for the figures and the rows of either side."""
     lines = [line for line in report.splitlines() if line and not line.startswith((" ", "advice: "))]
-    assert len(lines) == 8
     return {re.sub(r"[\d.]+", "0", " ".join(line.split())) for line in lines}
 
 
