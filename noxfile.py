@@ -27,6 +27,8 @@ RUFF = "ruff==0.17.*"
 PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "httpx", "ipykernel", "nbclient", "nbformat"]
 PARTNERS += ["pandas", "pyarrow", "torch==2.13.0+cpu", "trio", "uvicorn"]
 
+WHEEL_BYTES = 95_000  # what is there, and some room; more means that something is in it that nobody needs
+
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"  # one that is missing is skipped
@@ -65,14 +67,18 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the sdist, the wheel from it, and run the suite against the installed wheel."""
+    """Build the sdist, the wheel from it, check both, and run the suite against the installed wheel."""
     folder = Path(session.create_tmp()).resolve()
     for old in folder.glob("prefetch_generator-*"):
         old.unlink()
-    session.install("build")
+    session.install("build", "check-wheel-contents", "twine")
     session.run("python", "-m", "build", "--outdir", str(folder))
     (sdist,) = folder.glob("*.tar.gz")
     (built,) = folder.glob("*.whl")
+    session.run("twine", "check", "--strict", str(sdist), str(built))
+    session.run("check-wheel-contents", str(built))
+    if built.stat().st_size >= WHEEL_BYTES:
+        session.error(f"the wheel has {built.stat().st_size} bytes, and should have less than {WHEEL_BYTES}")
 
     with tarfile.open(sdist) as tar:
         packed = {name.partition("/")[2] for name in tar.getnames()}
@@ -99,6 +105,7 @@ def wheel(session: nox.Session) -> None:
         "assert found.is_relative_to(site), f'{found} is not the installed one';"
         "print(f'testing {found.parent}')",
     )
+    session.run("prefetch-generator", "--items", "3", silent=True)
     session.run(*PYTHON, "-m", "pytest", "-n", "auto", *session.posargs)
 
 
