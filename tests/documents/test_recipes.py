@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
+from .surroundings import Surroundings, shop, weather
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 
-# What a page's programs need around them: a block that gives what to replace in their text, such as the address of a
-# server. It is called with the folder that they run in.
-Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
+# What a page's programs need around them.
 SURROUNDINGS: dict[str, Surroundings] = {}
 
+# What a program needs that mentions this.
+MENTIONED: dict[str, Surroundings] = {
+    "dbname=shop": shop,
+    "weather.db": weather,
+}
 
-def _nothing(_: Path) -> AbstractContextManager[dict[str, str]]:
-    return nullcontext({})
+
+def surroundings_of(page: str, code: str) -> list[Surroundings]:
+    """Return all that this program needs."""
+    return [*filter(None, [SURROUNDINGS.get(page)]), *(it for text, it in MENTIONED.items() if text in code)]
 
 
 def _programs() -> list[Any]:
@@ -35,9 +40,10 @@ def _programs() -> list[Any]:
 def test_program(page: str, block: Block, tmp_path: Path) -> None:
     """Each block is a complete program; it warns of nothing, and prints what stands behind its `print`s."""
     skip_without_what_it_imports(block.code)
-    with SURROUNDINGS.get(page, _nothing)(tmp_path) as replaced:
+    with ExitStack() as stack:
         code = block.code
-        for old, new in replaced.items():
-            code = code.replace(old, new)
+        for surroundings in surroundings_of(page, code):
+            for old, new in stack.enter_context(surroundings(tmp_path)).items():
+                code = code.replace(old, new)
         printed = run_program(block._replace(code=code), tmp_path / "recipe.py", folder=tmp_path)
     assert printed == expected(block.code)
