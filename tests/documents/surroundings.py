@@ -11,13 +11,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import DEVNULL
+from threading import Thread
 
 import pytest
+
+from tests.helpers import python
 
 Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
@@ -60,3 +65,74 @@ def shop(_: Path) -> Iterator[dict[str, str]]:
             yield {"dbname=shop": f"host={folder} user=postgres dbname=postgres"}
         finally:
             run("pg_ctl", "stop", "-w", "-m", "fast")
+
+
+def _items(folder: Path) -> None:
+    rows = "".join(f"{number},{number}\n" for number in range(5000))
+    (folder / "items.csv").write_text(f"id,price\n{rows}", encoding="utf-8")
+
+
+@contextmanager
+def items_as_csv(folder: Path) -> Iterator[dict[str, str]]:
+    """Write a table of 5,000 rows as text."""
+    _items(folder)
+    yield {}
+
+
+@contextmanager
+def items_as_parquet(folder: Path) -> Iterator[dict[str, str]]:
+    """Write the same table in columns."""
+    _items(folder)
+    script = "from pyarrow import csv, parquet; parquet.write_table(csv.read_csv('items.csv'), 'items.parquet')"
+    python("-c", script, strict=False, folder=folder)
+    yield {}
+
+
+@contextmanager
+def photos(folder: Path) -> Iterator[dict[str, str]]:
+    """Make an archive of two files in a folder."""
+    (folder / "photos").mkdir()
+    with tarfile.open(folder / "photos.tar", "w") as archive:
+        archive.add(folder / "photos", "photos")
+        for number, name in enumerate(["a.jpg", "b.jpg"], 1):
+            (folder / name).write_bytes(b"x" * 1000 * number)
+            archive.add(folder / name, name)
+    yield {}
+
+
+class _Service(BaseHTTPRequestHandler):
+    """Answer with a hundred lines; or with one, and then nothing until the client hangs up."""
+
+    protocol_version = "HTTP/1.1"  # which has chunks
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if self.path == "/first-and-then-silence":
+            self._send(b"first\n")
+            self.rfile.read(1)  # the end of the connection
+        else:
+            for number in range(100):
+                self._send(b"%d\n" % number)
+            self._send(b"")
+
+    def _send(self, chunk: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def web_site(_: Path) -> Iterator[dict[str, str]]:
+    """Serve it on this machine, past any proxy that the environment may name."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Service) as server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("NO_PROXY", "127.0.0.1")
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield {"https://example.org": f"http://127.0.0.1:{server.server_port}"}
+        finally:
+            server.shutdown()
+            serving.join()
