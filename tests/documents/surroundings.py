@@ -136,3 +136,19 @@ def web_site(_: Path) -> Iterator[dict[str, str]]:
         finally:
             server.shutdown()
             serving.join()
+
+
+_CLIP = """
+import cv2, numpy
+clip = cv2.VideoWriter("clip.avi", cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 48))
+for number in range(1, 21):
+    clip.write(numpy.full((48, 64, 3), 10 * number, numpy.uint8))
+clip.release()
+"""
+
+
+@contextmanager
+def camera(folder: Path) -> Iterator[dict[str, str]]:
+    """Film twenty frames, the last the lightest: OpenCV opens a file as it does a camera."""
+    python("-c", _CLIP, strict=False, folder=folder)
+    yield {"frames(0)": "frames('clip.avi')"}

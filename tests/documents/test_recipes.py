@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
-from .surroundings import Surroundings, items_as_csv, items_as_parquet, photos, shop, weather, web_site
+from .surroundings import Surroundings, camera, items_as_csv, items_as_parquet, photos, shop, weather, web_site
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 
@@ -19,6 +19,7 @@ SURROUNDINGS: dict[str, Surroundings] = {}
 # What a program needs that mentions this.
 MENTIONED: dict[str, Surroundings] = {
     "dbname=shop": shop,
+    "frames(0)": camera,
     "https://example.org": web_site,
     "items.csv": items_as_csv,
     "items.parquet": items_as_parquet,
