@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, PIPE
 from threading import Thread
 
 import pytest
@@ -152,3 +152,39 @@ def camera(folder: Path) -> Iterator[dict[str, str]]:
     """Film twenty frames, the last the lightest: OpenCV opens a file as it does a camera."""
     python("-c", _CLIP, strict=False, folder=folder)
     yield {"frames(0)": "frames('clip.avi')"}
+
+
+_FEED = """
+import sys, threading, grpc
+from concurrent.futures import ThreadPoolExecutor
+
+def watch(request, context):
+    over = threading.Event()
+    context.add_callback(over.set)
+    yield b"first"
+    yield b"second"
+    over.wait()
+
+class Feed(grpc.GenericRpcHandler):
+    def service(self, details):
+        if details.method == "/example.Feed/Watch":
+            return grpc.unary_stream_rpc_method_handler(watch)
+
+server = grpc.server(ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers([Feed()])
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+print(port, flush=True)
+sys.stdin.read()  # until the test is over
+server.stop(None)
+"""
+
+
+@contextmanager
+def feed(_: Path) -> Iterator[dict[str, str]]:
+    """Serve a call of gRPC that gives two answers, and then none until it is cancelled."""
+    # In a process of its own, for gRPC's threads do not bear a fork.
+    with subprocess.Popen([sys.executable, "-c", _FEED], stdin=PIPE, stdout=PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield {"localhost:50051": f"127.0.0.1:{server.stdout.readline().strip()}"}
+        # Here Popen closes the pipes, which ends the server, and waits for it.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
-from .surroundings import Surroundings, camera, items_as_csv, items_as_parquet, photos, shop, weather, web_site
+from .surroundings import Surroundings, camera, feed, items_as_csv, items_as_parquet, photos, shop, weather, web_site
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 
@@ -23,6 +23,7 @@ MENTIONED: dict[str, Surroundings] = {
     "https://example.org": web_site,
     "items.csv": items_as_csv,
     "items.parquet": items_as_parquet,
+    "localhost:50051": feed,
     "photos.tar": photos,
     "weather.db": weather,
 }
