@@ -7,6 +7,7 @@ folder that they run in.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -188,3 +189,27 @@ def feed(_: Path) -> Iterator[dict[str, str]]:
         assert server.stdout is not None
         yield {"localhost:50051": f"127.0.0.1:{server.stdout.readline().strip()}"}
         # Here Popen closes the pipes, which ends the server, and waits for it.
+
+
+# Draw in a file what would go to a terminal, and draw at all where the environment has turned it off.
+_BARS = {
+    "tqdm": "import tqdm as its; tqdm = partial(its.tqdm, file=drawn, disable=False)",
+    "track": "from rich import console, progress; track = partial(progress.track, console=console.Console(file=drawn))",
+}
+
+
+def _bar(name: str, *shown: str) -> Surroundings:
+    @contextmanager
+    def bars(folder: Path) -> Iterator[dict[str, str]]:
+        lines = ["from atexit import register", "from functools import partial"]
+        lines += ["drawn = open('drawn.txt', 'w', encoding='utf-8')", "register(drawn.close)", _BARS[name]]
+        (folder / "bars.py").write_text("\n".join(lines), encoding="utf-8")
+        yield {f"from {module} import {name}": f"from bars import {name}" for module in ("tqdm", "rich.progress")}
+        drawn = (folder / "drawn.txt").read_text(encoding="utf-8")
+        assert [it for it in shown if not re.search(it, drawn)] == [], drawn
+
+    return bars
+
+
+tqdm_bar = _bar("tqdm", "100/100", r"ready=\d")
+rich_bars = _bar("track", "hinted.*100%", "told.*100%")

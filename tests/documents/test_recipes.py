@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
-from .surroundings import Surroundings, camera, feed, items_as_csv, items_as_parquet, photos, shop, weather, web_site
+from .surroundings import Surroundings, camera, feed, items_as_csv, items_as_parquet, photos, rich_bars, shop, tqdm_bar, weather, web_site
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 
@@ -20,6 +20,8 @@ SURROUNDINGS: dict[str, Surroundings] = {}
 MENTIONED: dict[str, Surroundings] = {
     "dbname=shop": shop,
     "frames(0)": camera,
+    "from rich.progress import track": rich_bars,
+    "from tqdm import tqdm": tqdm_bar,
     "https://example.org": web_site,
     "items.csv": items_as_csv,
     "items.parquet": items_as_parquet,
