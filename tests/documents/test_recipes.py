@@ -11,7 +11,10 @@ import pytest
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
 from .surroundings import Surroundings, camera, feed, items_as_csv, items_as_parquet, photos, rich_bars, shop, tqdm_bar, weather, web_site
 
-PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
+# Pages whose programs do not run alone: servers, and the cells of a notebook. Tests of their own run all of them.
+ELSEWHERE = {"gunicorn", "notebooks", "web-servers"}
+
+PAGES = [page for page in sorted((ROOT / "docs" / "recipes").glob("*.md")) if page.stem not in ELSEWHERE]
 
 # What a page's programs need around them.
 SURROUNDINGS: dict[str, Surroundings] = {}
