@@ -213,3 +213,18 @@ def _bar(name: str, *shown: str) -> Surroundings:
 
 tqdm_bar = _bar("tqdm", "100/100", r"ready=\d")
 rich_bars = _bar("track", "hinted.*100%", "told.*100%")
+
+
+# What a program needs that mentions this.
+MENTIONED: dict[str, Surroundings] = {
+    "dbname=shop": shop,
+    "frames(0)": camera,
+    "from rich.progress import track": rich_bars,
+    "from tqdm import tqdm": tqdm_bar,
+    "https://example.org": web_site,
+    "items.csv": items_as_csv,
+    "items.parquet": items_as_parquet,
+    "localhost:50051": feed,
+    "photos.tar": photos,
+    "weather.db": weather,
+}

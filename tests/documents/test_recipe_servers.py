@@ -1,4 +1,4 @@
-"""The recipes for servers are true: each application is started as its page says, and has clients that stay or leave."""
+"""The recipes for servers are true: each is started as its page says, and has clients that stay or leave."""
 
 from __future__ import annotations
 

@@ -9,29 +9,15 @@ from typing import Any
 import pytest
 
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
-from .surroundings import Surroundings, camera, feed, items_as_csv, items_as_parquet, photos, rich_bars, shop, tqdm_bar, weather, web_site
+from .surroundings import MENTIONED, Surroundings
 
 # Pages whose programs do not run alone: servers, and the cells of a notebook. Tests of their own run all of them.
 ELSEWHERE = {"gunicorn", "notebooks", "web-servers"}
 
 PAGES = [page for page in sorted((ROOT / "docs" / "recipes").glob("*.md")) if page.stem not in ELSEWHERE]
 
-# What a page's programs need around them.
+# What all programs of a page need around them.
 SURROUNDINGS: dict[str, Surroundings] = {}
-
-# What a program needs that mentions this.
-MENTIONED: dict[str, Surroundings] = {
-    "dbname=shop": shop,
-    "frames(0)": camera,
-    "from rich.progress import track": rich_bars,
-    "from tqdm import tqdm": tqdm_bar,
-    "https://example.org": web_site,
-    "items.csv": items_as_csv,
-    "items.parquet": items_as_parquet,
-    "localhost:50051": feed,
-    "photos.tar": photos,
-    "weather.db": weather,
-}
 
 
 def surroundings_of(page: str, code: str) -> list[Surroundings]:
