@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
+from .programs import ROOT, Block, blocks, expected, python_blocks, run_program, skip_without_what_it_imports
 from .surroundings import MENTIONED, Surroundings
 
 # Pages whose programs do not run alone: servers, and the cells of a notebook. Tests of their own run all of them.
@@ -31,6 +31,13 @@ def _programs() -> list[Any]:
         for page in PAGES
         for program in python_blocks(page.read_text(encoding="utf-8"))
     ]
+
+
+def test_every_block_is_run() -> None:
+    """None is in a language, or in a form, that nothing here runs."""
+    for text in (page.read_text(encoding="utf-8") for page in PAGES):
+        assert {block.language for block in blocks(text)} == {"python"}
+        assert len(list(blocks(text))) == text.count("```") / 2
 
 
 @pytest.mark.parametrize(("page", "block"), _programs())
