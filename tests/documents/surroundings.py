@@ -219,12 +219,12 @@ rich_bars = _bar("track", "hinted.*100%", "told.*100%")
 MENTIONED: dict[str, Surroundings] = {
     "dbname=shop": shop,
     "frames(0)": camera,
-    "from rich.progress import track": rich_bars,
-    "from tqdm import tqdm": tqdm_bar,
     "https://example.org": web_site,
     "items.csv": items_as_csv,
     "items.parquet": items_as_parquet,
     "localhost:50051": feed,
     "photos.tar": photos,
+    "tqdm(source, total=100)": tqdm_bar,
+    "track(images(100)": rich_bars,
     "weather.db": weather,
 }
