@@ -24,8 +24,9 @@ PYRIGHT = "pyright[nodejs]==1.1.414"  # with its own Node, so that pip alone is 
 RUFF = "ruff==0.17.*"
 
 # What users have around the package. Of torch the +cpu build or none: the plain one is gigabytes of GPU libraries.
-PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "httpx", "ipykernel", "nbclient", "nbformat"]
-PARTNERS += ["pandas", "pyarrow", "torch==2.13.0+cpu", "trio", "uvicorn"]
+PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "grpcio", "gunicorn", "httpx", "ipykernel", "nbclient"]
+PARTNERS += ["nbformat", "opencv-python-headless", "pandas", "psycopg[binary]", "pyarrow", "requests", "rich"]
+PARTNERS += ["torch==2.13.0+cpu", "tqdm", "trio", "uvicorn"]
 
 WHEEL_BYTES = 95_000  # what is there, and some room; more means that something is in it that nobody needs
 
@@ -149,6 +150,7 @@ def integrations(session: nox.Session) -> None:
         session.warn(f"NOT TESTED: {requirement} is not to be had here; what needs it only skips")
     # Some of the examples need one of them, and so do arrays that cross from a process.
     tests = ["tests/integrations", "tests/documents/test_examples.py"]
+    tests += [f"tests/documents/test_{it}.py" for it in ("recipes", "recipe_notebooks", "recipe_servers")]
     tests += ["tests/contract/test_i_buffers.py", "tests/contract/test_i_resources.py"]
     session.run(*PYTHON, "-m", "pytest", "-rs", *tests, *session.posargs)
 

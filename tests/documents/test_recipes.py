@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
+from .programs import ROOT, Block, blocks, expected, python_blocks, run_program, skip_without_what_it_imports
+from .surroundings import MENTIONED, Surroundings
 
-PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
+# Pages whose programs do not run alone: servers, and the cells of a notebook. Tests of their own run all of them.
+ELSEWHERE = {"gunicorn", "notebooks", "web-servers"}
 
-# What a page's programs need around them: a block that gives what to replace in their text, such as the address of a
-# server. It is called with the folder that they run in.
-Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
+PAGES = [page for page in sorted((ROOT / "docs" / "recipes").glob("*.md")) if page.stem not in ELSEWHERE]
+
+# What all programs of a page need around them.
 SURROUNDINGS: dict[str, Surroundings] = {}
 
 
-def _nothing(_: Path) -> AbstractContextManager[dict[str, str]]:
-    return nullcontext({})
+def surroundings_of(page: str, code: str) -> list[Surroundings]:
+    """Return all that this program needs."""
+    return [*filter(None, [SURROUNDINGS.get(page)]), *(it for text, it in MENTIONED.items() if text in code)]
 
 
 def _programs() -> list[Any]:
@@ -31,13 +33,21 @@ def _programs() -> list[Any]:
     ]
 
 
+def test_every_block_is_run() -> None:
+    """None is in a language, or in a form, that nothing here runs."""
+    for text in (page.read_text(encoding="utf-8") for page in PAGES):
+        assert {block.language for block in blocks(text)} == {"python"}
+        assert len(list(blocks(text))) == text.count("```") / 2
+
+
 @pytest.mark.parametrize(("page", "block"), _programs())
 def test_program(page: str, block: Block, tmp_path: Path) -> None:
     """Each block is a complete program; it warns of nothing, and prints what stands behind its `print`s."""
     skip_without_what_it_imports(block.code)
-    with SURROUNDINGS.get(page, _nothing)(tmp_path) as replaced:
+    with ExitStack() as stack:
         code = block.code
-        for old, new in replaced.items():
-            code = code.replace(old, new)
+        for surroundings in surroundings_of(page, code):
+            for old, new in stack.enter_context(surroundings(tmp_path)).items():
+                code = code.replace(old, new)
         printed = run_program(block._replace(code=code), tmp_path / "recipe.py", folder=tmp_path)
     assert printed == expected(block.code)
