@@ -33,6 +33,7 @@ autodoc_inherit_docstrings = False
 add_module_names = False
 maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
+napoleon_use_ivar = True  # attributes in a list, like the arguments
 
 # A name between backticks in a docstring is a link where the reference has that name, and code elsewhere.
 default_role = "py:obj"
