@@ -322,6 +322,8 @@ def _announce_end(worker: Worker) -> None:
 def _look_again(worker: Worker, _: object) -> None:
     """See, when all code of the thread is through, that it has come to its last line."""
     if not worker.ended.is_set() or worker.channel.worker_ident:
+        worker.kill()  # a process that nobody hears any more would never end
+        worker.source = worker.iterable = None
         worker.channel.finish(None)  # which leaves the outcome as it is: what is known, or else an error
         _announce_end(worker)
 

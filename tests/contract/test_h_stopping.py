@@ -207,6 +207,25 @@ def test_a_stop_before_the_first_step_closes_a_source_that_has_not_begun() -> No
     assert begun == []
 
 
+def test_clean_up_before_the_first_step_is_not_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """H2: a stop that comes while a source that has not begun is closed, is no news to its loop."""
+    shared = StopEvent()
+    shared.set()
+    closed: list[bool] = []
+
+    class Closing(Steps):
+        async def aclose(self) -> None:
+            for _ in range(5):
+                shared.set()  # which rings whoever listens, and is heard of in the next turn
+                await asyncio.sleep(0)
+            closed.append(True)
+
+    numbers = BackgroundGenerator(Closing(1), stop_event=shared)
+    assert numbers.close() is True
+    assert closed == [True]
+    assert not caplog.records  # a loop that meets an error logs it
+
+
 def test_a_stop_wakes_whoever_waits_for_an_item() -> None:
     """H2, C1: a waiting next() ends at once with StopIteration, before the clean-up is through."""
     source = CleaningUp()

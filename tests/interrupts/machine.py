@@ -8,6 +8,7 @@ from __future__ import annotations
 import dis
 import functools
 import gc
+import os
 import sys
 import threading
 import time
@@ -135,6 +136,7 @@ class At(Every):
     ) -> None:
         super().__init__(event, lambda _: action(), asleep)
         self.n = n
+        self.pid = os.getpid()
         self.count = 0
         self.place: tuple[CodeType, int] | None = None  # where the action was done
 
@@ -145,7 +147,7 @@ class At(Every):
     def act(self, frame: FrameType) -> None:
         """Count."""
         self.count += 1
-        if self.count == self.n:
+        if self.count == self.n and os.getpid() == self.pid:  # a fork brings the trace function along
             self.place = frame.f_code, frame.f_lasti
             self.action(frame)
 
