@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import prefetch_generator
-from tests.helpers import python
+from tests.helpers import posix, python
 
 from .programs import ROOT, Block, expected, python_blocks, run_program
 
@@ -75,3 +75,27 @@ print(list(BackgroundGenerator(source())))
 def test_a_source_cannot_set_a_signal_handler() -> None:
     """Limits: `signal.signal` in a source is a `ValueError`."""
     assert python("-c", SIGNALS) == ("['refused']\n", "")
+
+
+IN_A_PROCESS = """
+import signal
+from prefetch_generator import background
+
+@background(process=True)
+def source():
+    heard = []
+    signal.signal(signal.SIGUSR1, lambda *_: heard.append("heard"))
+    signal.raise_signal(signal.SIGUSR1)
+    yield from heard
+
+if __name__ == "__main__":
+    print(list(source()))
+"""
+
+
+@posix
+def test_a_source_in_a_process_may_set_one(tmp_path: Path) -> None:
+    """Limits: with `process=True` the source is on the main thread of its process."""
+    script = tmp_path / "script.py"
+    script.write_text(IN_A_PROCESS, encoding="utf-8")
+    assert python(str(script)) == ("['heard']\n", "")
