@@ -34,7 +34,7 @@ nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"  # one that is missing is skipped
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "wheel", "examples", "coverage"]
+nox.options.sessions = ["lint", "types", "tests", "wheel", "docs", "examples", "coverage"]
 
 
 def find_pyenv_pythons() -> None:
@@ -125,6 +125,14 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *session.posargs)
     session.run("pyright", "--warnings")
     session.run("pyright", "--verifytypes", "prefetch_generator", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into build/docs; a warning, such as a link that leads nowhere, is an error."""
+    session.install(".[docs]")
+    strict = ["-n", "-W", "--keep-going", "-E"]
+    session.run("sphinx-build", *strict, "-b", "html", "docs", str(Path("build", "docs")), *session.posargs)
 
 
 @nox.session
