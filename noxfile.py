@@ -88,6 +88,9 @@ def wheel(session: nox.Session) -> None:
             session.error(f"{name} is missing from the sdist")
     with zipfile.ZipFile(built) as archive:
         shipped = set(archive.namelist())
+        (metadata,) = (archive.read(name).decode() for name in shipped if name.endswith("/METADATA"))
+    if "](" in metadata:
+        session.error("PyPI would show a link that leads to a file of this project, which is not there")
     package = {
         path.relative_to("src").as_posix()
         for path in Path("src/prefetch_generator").rglob("*")

@@ -118,8 +118,10 @@ class StopEvent:
         So a source that is blocked in a client hears of the stop, if the client can be cancelled from another thread:
 
         >>> def rows(connection, query):
-        ...     with current_stop_event().on_set(connection.interrupt):
-        ...         yield from connection.execute(query)
+        ...     stop = current_stop_event()
+        ...     with stop.on_set(connection.interrupt):
+        ...         if not stop.is_set():  # a stop that came before the query has interrupted nothing
+        ...             yield from connection.execute(query)
 
         Args:
             callback: What to call, without arguments. It should not block: it may run on the thread that drops the
