@@ -32,7 +32,7 @@ def start(n: int, max_prefetch: int) -> BackgroundGenerator[int]:
     return background(max_prefetch=max_prefetch, process="fork")(traced)(n)
 
 
-@pytest.mark.parametrize(("event", "max_prefetch"), [("poll", 1), ("opcode", 2)])
+@pytest.mark.parametrize(("event", "max_prefetch"), [("poll", 1), ("line", 2)])
 def test_an_exception_anywhere_in_next_costs_at_most_the_item_in_hand(event: Event, max_prefetch: int) -> None:
     """B4: where CPython runs handlers, nothing is lost, and the child has room as before; elsewhere one item, or end.
 
@@ -53,7 +53,7 @@ def test_an_exception_anywhere_in_next_costs_at_most_the_item_in_hand(event: Eve
                     got.append(end.value)
         missing = [item for item in expected if item not in got]
         assert [item for item in got if item is not None] == [item for item in expected if item not in missing]
-        assert len(missing) <= (event == "opcode")
+        assert len(missing) <= (event == "line")
         join_workers()
         assert not multiprocessing.active_children()
         return at
