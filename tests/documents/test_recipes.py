@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,9 @@ from typing import Any
 import pytest
 
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
+from .surroundings import SURROUNDINGS
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
-
-# What a page's programs need around them: a block that gives what to replace in their text, such as the address of a
-# server. It is called with the folder that they run in.
-Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
-SURROUNDINGS: dict[str, Surroundings] = {}
 
 
 def _nothing(_: Path) -> AbstractContextManager[dict[str, str]]:
