@@ -33,7 +33,7 @@ class _Page(BaseHTTPRequestHandler):
 
 @contextmanager
 def eight_at_a_time(_: Path) -> Iterator[dict[str, str]]:
-    """A server for `localhost:8000` that answers whoever asks for eight pages at once, and nobody else."""
+    """Put a server at `localhost:8000` that answers whoever asks for eight pages at once, and nobody else."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
