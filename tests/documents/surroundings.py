@@ -42,8 +42,3 @@ def eight_at_a_time(_: Path) -> Iterator[dict[str, str]]:
         finally:
             server.shutdown()
             thread.join()
-
-
-SURROUNDINGS: dict[str, Surroundings] = {
-    "several-workers": eight_at_a_time,
-}
