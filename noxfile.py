@@ -26,6 +26,7 @@ RUFF = "ruff==0.17.*"
 # What users have around the package. Of torch the +cpu build or none: the plain one is gigabytes of GPU libraries.
 PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "httpx", "ipykernel", "nbclient", "nbformat"]
 PARTNERS += ["pandas", "pyarrow", "torch==2.13.0+cpu", "trio", "uvicorn"]
+PARTNERS += ["keras", "lightning torch==2.13.0+cpu", "ray"]  # Lightning would bring the plain torch
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "venv"
@@ -134,14 +135,14 @@ def integrations(session: nox.Session) -> None:
     missing = []
     for requirement in PARTNERS:
         try:
-            session.install(requirement)
+            session.install(*requirement.split())
         except CommandFailed:
             missing.append(requirement)
     session.run("python", "-m", "pip", "list")
     for requirement in missing:
         session.warn(f"NOT TESTED: {requirement} is not to be had here; what needs it only skips")
     # Some of the examples need one of them, and so do arrays that cross from a process.
-    tests = ["tests/integrations", "tests/documents/test_examples.py"]
+    tests = ["tests/integrations", "tests/documents/test_examples.py", "tests/documents/test_recipes.py"]
     tests += ["tests/contract/test_i_buffers.py", "tests/contract/test_i_resources.py"]
     session.run(*PYTHON, "-m", "pytest", "-rs", *tests, *session.posargs)
 

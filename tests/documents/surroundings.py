@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.helpers import LONG
 
@@ -42,3 +45,14 @@ def eight_at_a_time(_: Path) -> Iterator[dict[str, str]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def folder_of_ray(_: Path) -> Iterator[dict[str, str]]:
+    """Give Ray a folder for its logs and sockets, which it would leave behind, and have it report to nobody."""
+    # Not the folder of the program: the paths of its sockets must be short.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        patch.dict(os.environ, RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0"),
+    ):
+        yield {}

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from .programs import ROOT, Block, expected, python_blocks, run_program, skip_without_what_it_imports
-from .surroundings import Surroundings, eight_at_a_time
+from .surroundings import Surroundings, eight_at_a_time, folder_of_ray
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 
 # What a page's programs need around them.
 SURROUNDINGS: dict[str, Surroundings] = {
+    "ray": folder_of_ray,
     "several-workers": eight_at_a_time,
 }
 
