@@ -24,15 +24,18 @@ PYRIGHT = "pyright[nodejs]==1.1.414"  # with its own Node, so that pip alone is 
 RUFF = "ruff==0.17.*"
 
 # What users have around the package. Of torch the +cpu build or none: the plain one is gigabytes of GPU libraries.
-PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "httpx", "ipykernel", "nbclient", "nbformat"]
-PARTNERS += ["pandas", "pyarrow", "torch==2.13.0+cpu", "trio", "uvicorn"]
+PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "grpcio", "gunicorn", "httpx", "ipykernel", "nbclient"]
+PARTNERS += ["nbformat", "opencv-python-headless", "pandas", "psycopg[binary]", "pyarrow", "requests", "rich"]
+PARTNERS += ["torch==2.13.0+cpu", "tqdm", "trio", "uvicorn"]
 PARTNERS += ["keras", "lightning torch==2.13.0+cpu", "ray"]  # Lightning would bring the plain torch
+
+WHEEL_BYTES = 95_000  # what is there, and some room; more means that something is in it that nobody needs
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"  # one that is missing is skipped
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "wheel", "examples", "coverage"]
+nox.options.sessions = ["lint", "types", "tests", "wheel", "docs", "examples", "coverage"]
 
 
 def find_pyenv_pythons() -> None:
@@ -66,14 +69,18 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the sdist, the wheel from it, and run the suite against the installed wheel."""
+    """Build the sdist, the wheel from it, check both, and run the suite against the installed wheel."""
     folder = Path(session.create_tmp()).resolve()
     for old in folder.glob("prefetch_generator-*"):
         old.unlink()
-    session.install("build")
+    session.install("build", "check-wheel-contents", "twine")
     session.run("python", "-m", "build", "--outdir", str(folder))
     (sdist,) = folder.glob("*.tar.gz")
     (built,) = folder.glob("*.whl")
+    session.run("twine", "check", "--strict", str(sdist), str(built))
+    session.run("check-wheel-contents", str(built))
+    if built.stat().st_size >= WHEEL_BYTES:
+        session.error(f"the wheel has {built.stat().st_size} bytes, and should have less than {WHEEL_BYTES}")
 
     with tarfile.open(sdist) as tar:
         packed = {name.partition("/")[2] for name in tar.getnames()}
@@ -82,6 +89,9 @@ def wheel(session: nox.Session) -> None:
             session.error(f"{name} is missing from the sdist")
     with zipfile.ZipFile(built) as archive:
         shipped = set(archive.namelist())
+        (metadata,) = (archive.read(name).decode() for name in shipped if name.endswith("/METADATA"))
+    if "](" in metadata:
+        session.error("PyPI would show a link that leads to a file of this project, which is not there")
     package = {
         path.relative_to("src").as_posix()
         for path in Path("src/prefetch_generator").rglob("*")
@@ -100,6 +110,7 @@ def wheel(session: nox.Session) -> None:
         "assert found.is_relative_to(site), f'{found} is not the installed one';"
         "print(f'testing {found.parent}')",
     )
+    session.run("prefetch-generator", "--items", "3", silent=True)
     session.run(*PYTHON, "-m", "pytest", "-n", "auto", *session.posargs)
 
 
@@ -118,6 +129,14 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *session.posargs)
     session.run("pyright", "--warnings")
     session.run("pyright", "--verifytypes", "prefetch_generator", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into build/docs; a warning, such as a link that leads nowhere, is an error."""
+    session.install(".[docs]")
+    strict = ["-n", "-W", "--keep-going", "-E"]
+    session.run("sphinx-build", *strict, "-b", "html", "docs", str(Path("build", "docs")), *session.posargs)
 
 
 @nox.session
@@ -142,7 +161,8 @@ def integrations(session: nox.Session) -> None:
     for requirement in missing:
         session.warn(f"NOT TESTED: {requirement} is not to be had here; what needs it only skips")
     # Some of the examples need one of them, and so do arrays that cross from a process.
-    tests = ["tests/integrations", "tests/documents/test_examples.py", "tests/documents/test_recipes.py"]
+    tests = ["tests/integrations", "tests/documents/test_examples.py"]
+    tests += [f"tests/documents/test_{it}.py" for it in ("recipes", "recipe_notebooks", "recipe_servers")]
     tests += ["tests/contract/test_i_buffers.py", "tests/contract/test_i_resources.py"]
     session.run(*PYTHON, "-m", "pytest", "-rs", *tests, *session.posargs)
 

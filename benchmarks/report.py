@@ -151,7 +151,7 @@ def picture(runs: Sequence[Results], table: Table) -> str:
     }
     xs = {column: 48 + 84 * place for place, column in enumerate(section.columns)}
     right = 84 * len(xs)
-    shapes = [f'<rect width="{right + 150}" height="300" fill="#fff"/>', '<text x="6" y="10">µs per item</text>']
+    shapes = [f'<rect width="{right + 150}" height="300" fill="#fff"/>', '<text x="52" y="10">µs per item</text>']
     for tick in (0.1, 1, 10, 100, 1000):
         y = height(tick)
         shapes.append(f'<path d="M48 {y:.1f}H{right}" stroke="#ddd"/><text x="6" y="{y + 4:.1f}">{tick:g}</text>')

@@ -36,15 +36,19 @@ def background(
         function: The function; each call of it makes a new generator.
         max_prefetch: Items to be ahead, as for `BackgroundGenerator`.
         process: Run the function in a process of its own, for sources that compute in Python. What is sent there and
-            back is pickled. True: by the default start method of `multiprocessing` (forkserver where that is fork).
+            back is pickled. A name is a start method of `multiprocessing`; True takes its default one (forkserver where
+            that is fork).
 
     Raises:
         TypeError: An argument is of the wrong type; or, at the call, the function or an argument of it cannot be sent.
         ValueError: `process` is a start method that this platform does not have.
 
-    >>> squares = background(max_prefetch=4)(lambda n: [i * i for i in range(n)])
-    >>> sum(squares(4)), sum(squares.__wrapped__(4))
-    (14, 14)
+    >>> @background(max_prefetch=4)
+    ... def squares(n):
+    ...     for i in range(n):
+    ...         yield i * i
+    >>> list(squares(4)), list(squares.__wrapped__(4))
+    ([0, 1, 4, 9], [0, 1, 4, 9])
     """
     bound = checked_max_prefetch(max_prefetch)
     method = _checked_process(process)

@@ -37,17 +37,24 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 class Stats(NamedTuple):
     """What a `BackgroundGenerator` has done so far. An immutable record.
 
-    The larger of the two waits names the side that is *not* the bottleneck.
+    The larger of the two waits names the side that is *not* the bottleneck: if `consumer_wait` is the larger one, the
+    source is what takes the time.
+
+    Attributes:
+        delivered: Items taken from the buffer by consumers.
+        buffered: Items ready and not yet taken.
+        producer_wait: Seconds the worker waited for room. A wait counts when it is over.
+        consumer_wait: Seconds that consumers waited for items. A wait counts when it is over.
+
+    >>> numbers = BackgroundGenerator(range(3))
+    >>> next(numbers), numbers.stats.delivered
+    (0, 1)
     """
 
     delivered: int
-    """Items taken from the buffer by consumers."""
     buffered: int
-    """Items ready and not yet taken."""
     producer_wait: float
-    """Seconds the worker waited for room. A wait counts when it is over."""
     consumer_wait: float
-    """Seconds that consumers waited for items. A wait counts when it is over."""
 
 
 class BackgroundGenerator(Iterator[T_co]):
@@ -112,11 +119,19 @@ class BackgroundGenerator(Iterator[T_co]):
         return self
 
     def next(self, timeout: float | None = None) -> T_co:
-        """Return the next item, waiting for it at most `timeout` seconds (None: as long as it takes).
+        """Return the next item. `next(bg)` does the same, without a limit of time.
 
-        Raises NotReadyError if the time ran out (call again), StopIteration with the source's return value at the end,
-        and once, in its place, whatever the source raised. RuntimeError in a forked child, and in a source that would
-        wait for itself. GeneratorExit, once, in a source that is to stop while it waits. Rejects timeouts as `close`.
+        Args:
+            timeout: Seconds to wait at most. None: as long as it takes.
+
+        Raises:
+            NotReadyError: The time ran out. No item is lost: call again.
+            StopIteration: The end, with the source's return value.
+            BaseException: What the source raised: once, after the items before it.
+            RuntimeError: This is a forked child, or a source that would wait for itself.
+            GeneratorExit: Once, in a source that is to stop while it waits here.
+            TypeError: `timeout` is neither None nor a number.
+            ValueError: `timeout` is negative, or not a number (NaN).
 
         >>> BackgroundGenerator("abc").next(timeout=60)
         'a'
@@ -173,7 +188,12 @@ class BackgroundGenerator(Iterator[T_co]):
         raise RuntimeError(OWN_SOURCE)
 
     def __length_hint__(self) -> int:
-        """Return the items still to come, as far as the source hinted at how many it has."""
+        """Return the items still to come, as far as the source hinted at how many it has.
+
+        >>> import operator
+        >>> operator.length_hint(BackgroundGenerator(range(3)))
+        3
+        """
         channel = self._channel
         if channel.state != "running":
             return 0 if channel.cancelled else channel.items.qsize()  # whatever the source hinted at
@@ -182,18 +202,25 @@ class BackgroundGenerator(Iterator[T_co]):
         return max(0, self._hint - channel.delivered)
 
     def close(self, timeout: float | None = 5.0) -> bool:
-        """Stop the worker, drop what is buffered, and wait at most `timeout` seconds (None: as long as it takes).
+        """Stop the worker, drop what is buffered, and wait until the source is closed.
 
         May be called from any thread, any number of times. Every waiting `next()` ends at once. The worker finishes the
         step it is in (that of an asynchronous source is cancelled), closes the source as `yield from` would (PEP 380),
-        and ends.
+        and ends. The end of a `with` block calls this.
 
-        Returns True once the worker has ended. False, with a RuntimeWarning that says where the source is, if it is
-        still busy then: it stops by itself after the step. False also inside the source, which cannot wait for itself.
-        True at once in a forked child, which has no worker.
-        Raises, once, what the source raised while it was being closed. (If nobody calls `close`, that goes to
-        `threading.excepthook`.) TypeError or ValueError if `timeout` is neither None nor a number of at least 0
-        seconds.
+        Args:
+            timeout: Seconds to wait at most. None: as long as it takes.
+
+        Returns:
+            True once the worker has ended. False, with a RuntimeWarning that says where the source is, if it is still
+            busy then: it stops by itself after the step. False also inside the source, which cannot wait for itself.
+            True at once in a forked child, which has no worker.
+
+        Raises:
+            BaseException: What the source raised while it was being closed, once. If nobody calls `close`, that goes to
+                `threading.excepthook`.
+            TypeError: `timeout` is neither None nor a number.
+            ValueError: `timeout` is negative, or not a number (NaN).
 
         >>> numbers = BackgroundGenerator(range(10))
         >>> next(numbers), numbers.close(), next(numbers, "closed")
@@ -223,18 +250,28 @@ class BackgroundGenerator(Iterator[T_co]):
         return ended
 
     def __aiter__(self) -> AsyncIterator[T_co]:
-        """Return an asynchronous iterator over the same items, for tasks of asyncio or trio."""
+        """Return an asynchronous iterator over the same items, for tasks of asyncio or trio.
+
+        `async for` calls this. A task that is cancelled or timed out while it waits loses no item.
+
+        >>> import asyncio
+        >>> async def total(n):
+        ...     return sum([number async for number in BackgroundGenerator(range(n))])
+        >>> asyncio.run(total(4))
+        6
+        """
         from prefetch_generator._async_consumer import AsyncConsumer  # noqa: PLC0415 - which few need
 
         return AsyncConsumer(self)
 
     async def aclose(self, timeout: float | None = 5.0) -> bool:
-        """Do, return, warn and raise what `close()` does, without blocking the event loop, of asyncio or trio.
+        """Do, return, warn and raise what `close()` does, without blocking the event loop of asyncio or trio.
 
-        The worker is stopped before anything is awaited: if this is cancelled, the worker stops all the same.
+        The worker is stopped before anything is awaited: if this is cancelled, the worker stops all the same. The end
+        of an `async with` block awaits this.
 
         >>> async def total(n):
-        ...     async with BackgroundGenerator(range(n)) as numbers:  # the end of the block awaits `aclose()`
+        ...     async with BackgroundGenerator(range(n)) as numbers:
         ...         return sum([number async for number in numbers])
         >>> import asyncio
         >>> asyncio.run(total(4))
@@ -264,21 +301,35 @@ class BackgroundGenerator(Iterator[T_co]):
 
     @property
     def stop_event(self) -> StopEvent:
-        """This generator's own stop event: set by `close()`, by dropping it and at exit. To set it is to stop it.
+        """This generator's own `StopEvent`, set by `close()`, by dropping it and at exit. To set it is to stop it.
 
         Not the event that was handed in as `stop_event=`, whose setting sets this one.
+
+        >>> numbers = BackgroundGenerator(range(10))
+        >>> numbers.stop_event.set()
+        >>> list(numbers)
+        []
         """
         return self._worker.stop
 
     @property
     def stats(self) -> Stats:
-        """What has happened so far: a `Stats` record, taken now."""
+        """A `Stats` record of what has happened so far, taken now.
+
+        >>> numbers = BackgroundGenerator(range(3))
+        >>> list(numbers), numbers.stats.delivered, numbers.stats.buffered
+        ([0, 1, 2], 3, 0)
+        """
         channel = self._channel
         return Stats(channel.delivered, channel.items.qsize(), channel.producer_wait, channel.consumer_wait)
 
     @property
     def __name__(self) -> str:
-        """The source's name, as a generator's is its function's."""
+        """The source's name, as a generator's is its function's.
+
+        >>> BackgroundGenerator(range(3)).__name__
+        'range'
+        """
         return self._name
 
     def __repr__(self) -> str:

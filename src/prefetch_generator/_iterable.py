@@ -26,6 +26,9 @@ class BackgroundIterable(Iterable[T_co], Generic[T_co]):
         iterable: What to iterate, again and again: not an iterator, which has one pass only.
         max_prefetch: Items that may be ready or being made ahead of those delivered; 0 or less: no bound.
 
+    Attributes:
+        iterable: The object that was handed in.
+
     Raises:
         TypeError: An argument is of the wrong type, or `iterable` is an iterator.
 

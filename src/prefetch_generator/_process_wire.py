@@ -24,8 +24,9 @@ from array import array
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
+from multiprocessing import connection
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 ITEM, END, FAILED, CLOSED, CLOSE_FAILED, BOARD, SEGMENT, DROP = (bytes([code]) for code in b"iefcxbsd")
 STOP, HURRY = b"s", b"h"  # the worker's one word through the socket: the source is to stop; at exit, in half the time
@@ -47,6 +48,7 @@ _AT_ONCE = QUIET | getattr(socket, "MSG_DONTWAIT", 0)
 
 
 # Through which a worker's consumers announce room: not a socket, for that would be full after some 300 single bytes.
+_End = TypeVar("_End", Connection, socket.socket)
 Pipe = tuple[Connection, Connection] | tuple[socket.socket, socket.socket]
 
 
@@ -55,29 +57,30 @@ def make_pipe() -> Pipe:
     if sys.platform == "win32":  # where a pipe cannot be waited for
         near, far = socket.socketpair()
         return far, near
-    reader, writer = map(_beyond_standard, os.pipe())
-    return Connection(reader, writable=False), Connection(writer, readable=False)
+    reader, writer = connection.Pipe(duplex=False)
+    return (
+        _beyond_standard(reader, partial(Connection, writable=False)),
+        _beyond_standard(writer, partial(Connection, readable=False)),
+    )
 
 
 def make_pair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets, of which the second is for the child."""
     here, there = socket.socketpair()
-    if sys.platform != "win32":
-        there = socket.socket(fileno=_beyond_standard(there.detach()))
+    there = _beyond_standard(there, lambda descriptor: socket.socket(fileno=descriptor))
     there.settimeout(None)  # whatever `socket.setdefaulttimeout` says of a new one
     return here, there
 
 
-def _beyond_standard(descriptor: int) -> int:
+def _beyond_standard(end: _End, made_of: Callable[[int], _End]) -> _End:
     """Return it, or, where standard input or output is closed, another one that does not stand for these."""
-    if descriptor > 2 or sys.platform == "win32":
-        return descriptor
+    # Nobody holds a bare descriptor here but in that rare case: Ctrl-C would leave it open for good.
+    if end.fileno() > 2 or sys.platform == "win32":
+        return end
     import fcntl  # noqa: PLC0415 - which Windows has not
 
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(descriptor)
+    with contextlib.closing(end):
+        return made_of(fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
 
 
 def reader_of(end: Connection | socket.socket) -> Callable[[int], bytes]:

@@ -61,11 +61,21 @@ class StopEvent:
         """Set the event: wake every waiter and stop every generator that was given it. Never waits.
 
         Callbacks of `on_set` are called here.
+
+        >>> stop = StopEvent()
+        >>> numbers = BackgroundGenerator(range(10), stop_event=stop)
+        >>> stop.set()
+        >>> list(numbers)
+        []
         """
         set_all([self])
 
     def is_set(self) -> bool:
-        """Return True once the event has been set."""
+        """Return True once the event has been set.
+
+        >>> StopEvent().is_set()
+        False
+        """
         # What sets this event is asked too, for its flag is up before this one. A source must never see the generator
         # inside it end for a stop that it cannot see itself: it would take the stop for the end of the data.
         event: StopEvent | None = self
@@ -78,10 +88,20 @@ class StopEvent:
         return False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the event is set, at most `timeout` seconds (None: as long as it takes).
+        """Wait until the event is set.
 
-        Returns True if the event is set, False if the time ran out first.
-        Raises TypeError or ValueError if `timeout` is neither None nor a number of at least 0 seconds.
+        Args:
+            timeout: Seconds to wait at most. None: as long as it takes.
+
+        Returns:
+            True if the event is set, False if the time ran out first.
+
+        Raises:
+            TypeError: `timeout` is neither None nor a number.
+            ValueError: `timeout` is negative, or not a number (NaN).
+
+        >>> StopEvent().wait(timeout=0.01)
+        False
         """
         deadline = deadline_after(timeout)
         bell = make_bell()
@@ -98,10 +118,22 @@ class StopEvent:
         So a source that is blocked in a client hears of the stop, if the client can be cancelled from another thread:
 
         >>> def rows(connection, query):
-        ...     with current_stop_event().on_set(connection.interrupt):
-        ...         yield from connection.execute(query)
+        ...     stop = current_stop_event()
+        ...     with stop.on_set(connection.interrupt):
+        ...         if not stop.is_set():  # a stop that came before the query has interrupted nothing
+        ...             yield from connection.execute(query)
 
-        Raises TypeError if `callback` is not callable.
+        Args:
+            callback: What to call, without arguments. It should not block: it may run on the thread that drops the
+                generator.
+
+        Raises:
+            TypeError: `callback` is not callable.
+
+        >>> stop = StopEvent()
+        >>> with stop.on_set(lambda: print("stopped")):
+        ...     stop.set()
+        stopped
         """
         if not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
@@ -263,10 +295,13 @@ def current_stop_event() -> StopEvent:
 
     A source that waits with it, instead of with `time.sleep`, is cancelled at once:
 
-    >>> def poll():
+    >>> def poll(seconds):
     ...     stop = current_stop_event()
-    ...     while not stop.wait(1.0):
+    ...     while not stop.wait(seconds):
     ...         yield "something new"
+    >>> with BackgroundGenerator(poll(0.01)) as news:
+    ...     next(news)
+    'something new'
     """
     here = source_context(threading.get_ident())
     return StopEvent() if here is None else here.stop

@@ -131,13 +131,15 @@ class Worker:
             self.stop.set()
 
     def refuse_to_begin(self) -> None:
-        """End the thread, if there is one, without the source having been touched."""
+        """End the thread, if there is one, without the source having been touched; one that has begun is stopped."""
         _exit.live.discard(self)
         self.may_begin = False
+        self.stop.set()
         self.kill()  # what has not begun
         self.channel.wakeups.put(None)
         self.join()
-        self.source = self.iterable = None  # a process that waits for its worker ends with this
+        if self.thread is None:
+            self.source = self.iterable = None  # as the thread would; a process that waits for it ends with this
 
     def kill(self) -> None:
         """End what the source has outside of this process, at once."""
@@ -322,6 +324,8 @@ def _announce_end(worker: Worker) -> None:
 def _look_again(worker: Worker, _: object) -> None:
     """See, when all code of the thread is through, that it has come to its last line."""
     if not worker.ended.is_set() or worker.channel.worker_ident:
+        worker.kill()  # a process that nobody hears any more would never end
+        worker.source = worker.iterable = None
         worker.channel.finish(None)  # which leaves the outcome as it is: what is known, or else an error
         _announce_end(worker)
 

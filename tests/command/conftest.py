@@ -1,4 +1,4 @@
-"""Modules of a user's, which the command imports."""
+"""The script, and modules of a user's, which the command imports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from pathlib import Path
 import pytest
 
 from tests.command.invented import WriteModule
+
+
+@pytest.fixture(scope="session")
+def script(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return where the script `prefetch-generator` is, as pip writes it: in a folder that is not the current one."""
+    path = tmp_path_factory.mktemp("bin") / "prefetch-generator"
+    path.write_text(
+        "import sys\n"
+        "from prefetch_generator._command.command_line import run_script\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(run_script())\n",
+        encoding="utf-8",
+    )
+    return str(path)
 
 
 @pytest.fixture

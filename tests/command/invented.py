@@ -1,14 +1,56 @@
-"""Times that nobody has measured, and where to write a module."""
+"""Times that nobody has measured, a terminal that nobody looks at, and where to write a module."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from prefetch_generator._command.times import Comparison, Measurement, Run, Span, best_speed_up
 
 WriteModule: TypeAlias = Callable[[str], str]
+
+
+class Terminal(io.StringIO):
+    """A terminal, which shows a line that has not ended only when it is told to."""
+
+    shown = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        self.shown = self.getvalue()
+
+
+def at_a_terminal(*arguments: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run Python as if a person looked at what it prints, and return that."""
+    person, terminal = os.openpty()
+    seen: list[bytes] = []
+
+    def look() -> None:
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while piece := os.read(person, 4096):
+                seen.append(piece)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    command = [sys.executable, *arguments]
+    known = os.environ | {"TERM": "xterm", "COLUMNS": "80"} | environment
+    done = subprocess.run(command, stdout=terminal, stderr=terminal, cwd=folder, env=known, timeout=30, check=False)
+    os.close(terminal)
+    looking.join()
+    os.close(person)
+    text = b"".join(seen).decode()
+    assert done.returncode == 0, text
+    return text
 
 
 def plain(made: Sequence[float], used: Sequence[float]) -> Run:

@@ -1,10 +1,10 @@
-"""The command `python -m prefetch_generator`: its arguments, what it prints, and how it ends."""
+"""The command, as a script and as `python -m prefetch_generator`: arguments, what it prints, and how it ends."""
 
 from __future__ import annotations
 
-import errno
-import io
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,25 +12,14 @@ from typing import NoReturn
 
 import pytest
 
-from prefetch_generator._command import command_line
+from prefetch_generator._command import command_line, plot
 from tests.helpers import posix, python
 
-from .invented import WriteModule
+from .invented import Terminal, WriteModule, at_a_terminal
 
+ROOT = Path(__file__).parents[2]
 MODULE = ("-m", "prefetch_generator")
 COMMAND = [sys.executable, "-X", "dev", "-W", "error", *MODULE, "--items", "1"]
-
-
-class Terminal(io.StringIO):
-    """A terminal, which shows a line that has not ended only when it is told to."""
-
-    shown = ""
-
-    def isatty(self) -> bool:
-        return True
-
-    def flush(self) -> None:
-        self.shown = self.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +49,7 @@ def test_the_options_have_defaults() -> None:
     """As little as possible has to be said."""
     options = command_line.parse([])
     assert (options.source, options.items, options.max_prefetch, options.consumer) == (None, None, 2, None)
+    assert (options.json, options.plot) == (False, None)
     assert command_line.parse(["--consumer", "3600"]).consumer == 3600
 
 
@@ -91,12 +81,96 @@ def test_a_folder_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith(f"source: the files of {str(tmp_path)!r}, 1 items")
 
 
-def test_the_help_names_the_command_and_what_it_takes() -> None:
-    """README: `--help` has more."""
-    out, _ = python(*MODULE, "--help")
-    assert out.startswith("usage: python -m prefetch_generator ")
-    for word in ("SOURCE", "--items", "--max-prefetch", "--consumer", "Exit status"):
+@pytest.mark.parametrize("name", ["python -m prefetch_generator", "prefetch-generator"])
+def test_the_help_names_the_command_and_what_it_takes(name: str, script: str) -> None:
+    """README: `--help` has more. Help and messages begin with what the user has typed."""
+    command = MODULE if "-m" in name else (script,)
+    out, _ = python(*command, "--help")
+    assert out.startswith(f"usage: {name} ")
+    for word in ("SOURCE", "--items", "--max-prefetch", "--consumer", "--json", "--plot", "Exit status"):
         assert word in out
+    assert f"\n{name}: error: argument --items: " in python(*command, "--items", "x", returncode=2)[1]
+    assert python(*command, "x", returncode=2)[1].startswith(f"{name}: error: SOURCE must be ")
+
+
+def test_the_script_is_the_one_that_pip_installs(script: str) -> None:
+    """What the tests run as the script calls what the package says that the script is to call."""
+    called = re.search(r'^prefetch-generator = "(.+):(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert called
+    assert f"from {called[1]} import {called[2]}\n" in Path(script).read_text(encoding="utf-8")
+
+
+def test_the_script_finds_the_modules_of_the_current_folder(
+    tmp_path: Path, write_module: WriteModule, script: str
+) -> None:
+    """As `python -m` does, and a process does so too; with `-P`, none of them does."""
+    asked = (f"{write_module(NO_THREAD.format(step=''))}:load", "--items", "5", "--consumer", "0.01")
+    out, err = python(script, *asked, folder=tmp_path)
+    assert err == ""
+    assert "\nprocess: with @background(" in out
+    if sys.version_info >= (3, 11):
+        for command in (MODULE, (script,)):
+            message = python("-P", *command, *asked, folder=tmp_path, returncode=2)[1]
+            assert "SOURCE must name a module that can be found" in message
+
+
+def test_json_is_all_there_is_on_standard_output(tmp_path: Path, write_module: WriteModule) -> None:
+    """docs/command.md: what the source prints goes to standard error, from a process too."""
+    name = write_module(NO_THREAD.format(step="print(os.getpid(), flush=True)"))
+    out, err = python(*MODULE, f"{name}:load", "--items", "5", "--consumer", "0.01", "--json", folder=tmp_path)
+    printed = set(err.splitlines())
+    assert len(printed) > 1, "the number of the command, and that of each process"
+    assert all(number.isdecimal() for number in printed)
+    assert json.loads(out)["source"] == repr(f"{name}:load")
+
+
+@posix
+@pytest.mark.parametrize("closed", ["<&- >&-", "<&- >&- 2>&-", "2>&-"])
+def test_json_needs_no_open_streams(closed: str, tmp_path: Path, write_module: WriteModule) -> None:
+    """As under a service manager that opens none of them; what the source prints is in the way of nothing."""
+    command = [*COMMAND, f"{write_module('def load(): print(5); yield 5')}:load", "--json"]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+    done = subprocess.run(shell, stdout=subprocess.PIPE, timeout=30, check=False, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == b"" if ">&- " in f"{closed} " and "<" in closed else json.loads(done.stdout)
+
+
+def test_nothing_is_measured_if_the_picture_cannot_be_drawn(
+    write_module: WriteModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/command.md: that is said at once, in one line, with status 2."""
+    name = write_module("raise ZeroDivisionError")
+    assert command_line.main([f"{name}:load", "--plot", str(tmp_path / "picture.gif")]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("prefetch-generator: error: --plot must be a file that ends in .svg or .png, got ")
+    assert output.err.count("\n") == 1
+
+
+def test_the_picture_is_drawn_beside_what_is_printed(
+    write_module: WriteModule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/command.md: --plot goes with the report and with --json."""
+    drawn: list[tuple[str, Path]] = []
+    monkeypatch.setattr(plot, "check", lambda file: None)
+    monkeypatch.setattr(plot, "save", lambda measured, file: drawn.append((measured.title, file)))
+    source = f"{write_module('def load(): yield from range(3)')}:load"
+    for form, beginning in [((), "source: "), (("--json",), "{")]:
+        assert command_line.main([source, "--plot", "who.svg", *form]) == 0
+        assert capsys.readouterr().out.startswith(beginning)
+    assert drawn == [(repr(source), Path("who.svg"))] * 2
+
+
+@posix
+def test_a_person_at_a_terminal_sees_progress_and_colours(tmp_path: Path, write_module: WriteModule) -> None:
+    """docs/command.md: the time left in a line that is wiped out, and the colours; none of this in a pipe."""
+    name = write_module("def load(): yield from range(3)")
+    for environment, painted in [({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]:
+        text = at_a_terminal(*MODULE, f"{name}:load", folder=tmp_path, environment=environment)
+        assert "\rconsumer waits, background: up to 1 s left" in text
+        assert text.count("\n") == text.count("\r\n"), "the line of the progress never ends"
+        assert ("\x1b[36msource\x1b[0m" in text) is painted
+        assert ("\x1b" in text) is painted
 
 
 def test_output_fits_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,15 +183,6 @@ def test_output_fits_any_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     out, err = python(*MODULE, "d\u00e9j\u00e0", "--consumer", "0")
     assert err == ""
     assert r"'d\xe9j\xe0'" in out
-
-
-def test_a_reader_that_has_gone_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in `python -m prefetch_generator | head`: nothing is raised, now or when the stream is closed."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w", encoding="utf-8") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        command_line.write("nobody reads this")
 
 
 @posix
@@ -137,37 +202,6 @@ def test_closed_standard_streams_are_no_failure() -> None:
     assert done.returncode == 0
 
 
-def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a reader who has left may miss the report."""
-
-    class Full(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(errno.ENOSPC, "no space left")
-
-    monkeypatch.setattr(sys, "stdout", Full())
-    with pytest.raises(OSError, match="no space left"):
-        command_line.write("too much")
-
-
-def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal sees the step and sees it wiped out; a file sees nothing, and pythonw has no standard error."""
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    command_line.progress("one")
-    assert terminal.shown.strip() == "one"
-    command_line.progress("")
-    *_, wiped, end = terminal.shown.split("\r")
-    assert (wiped.strip(), end) == ("", "")
-    assert len(wiped) >= len("consumer computes, background")
-
-    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
-    command_line.progress("one")
-    command_line.progress("")
-    assert file.getvalue() == ""
-
-    monkeypatch.setattr(sys, "stderr", None)
-    command_line.progress("one")
-
-
 def test_a_wrong_source_is_one_clear_line_and_status_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,16 +209,13 @@ def test_a_wrong_source_is_one_clear_line_and_status_2(
     assert command_line.main([str(tmp_path)]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith("python -m prefetch_generator: error: SOURCE must ")
+    assert output.err.startswith("prefetch-generator: error: SOURCE must ")
     assert output.err.endswith(f"got none from the files of {str(tmp_path)!r}\n")
     assert output.err.count("\n") == 1
 
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     assert command_line.main([str(tmp_path)]) == 2
-    *_, step, _, wiped, message = terminal.getvalue().split("\r")
-    assert step == "first pass".ljust(len(wiped))
-    assert wiped.strip() == ""
-    assert message == output.err
+    assert terminal.getvalue() == "\rfirst pass\r\r          \r" + output.err
 
 
 @pytest.mark.parametrize(
@@ -246,12 +277,12 @@ def test_after_an_interrupt_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatc
         raise LeftAtOnceError(status)
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(command_line, "main", lambda: 130)
+    monkeypatch.setattr(command_line, "main", lambda prog: 130)
     with pytest.raises(LeftAtOnceError, match="130"):
-        command_line.run_and_exit()
-    monkeypatch.setattr(command_line, "main", lambda: 1)
+        command_line.run_and_exit("any")
+    monkeypatch.setattr(command_line, "main", lambda prog: 1)
     with pytest.raises(SystemExit, match="1"):
-        command_line.run_and_exit()
+        command_line.run_and_exit("any")
 
 
 @posix
@@ -266,8 +297,9 @@ def test_ctrl_c_ends_the_command_at_once(
         "    yield 1\n"
         f"    if threading.current_thread() {where} threading.main_thread():\n"
         "        threading.Thread(target=time.sleep, args=(60,)).start()\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "        time.sleep(60)\n"
+        "        while True:\n"  # insist: one that comes between Python's last look and the system call ends no wait
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            time.sleep(5)\n"
         "    yield 2\n"
     )
     monkeypatch.chdir(tmp_path)

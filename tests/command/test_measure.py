@@ -43,7 +43,7 @@ def measured(begin: Callable[[], Iterator[object]], items: int | None = 5, secon
         patch.setattr(machine, "spare_processor", lambda: False)  # takes its time
         patch.setattr(measure, "process_loop", plain_loop)  # is started by the tests of it alone, for the same reason
         patch.setattr(measure, "try_process", lambda source: None)
-        return measure.measure(Source("'data:load'", begin, begin), items, seconds, 2, lambda step: None)
+        return measure.measure(Source("'data:load'", begin, begin), items, seconds, 2)
 
 
 def test_only_as_many_items_are_taken_as_asked_for() -> None:
@@ -85,9 +85,18 @@ def test_an_item_is_let_go_before_the_next_one_is_made() -> None:
 
 def test_the_first_pass_ends_with_the_time_but_not_before_three_items() -> None:
     """Without --items the budget decides, and the consumer's time counts as well."""
-    assert len(first_pass(TICKS, 50, None, 0.0).made) == 3
-    assert len(first_pass(TICKS, 50, 10.0, 99.0).made) == 10
-    assert len(first_pass(TICKS, 50, 10.0, math.inf).made) == 50
+    told: list[tuple[int, float]] = []
+
+    def tell(made: int, spent: float) -> None:
+        told.append((made, spent))
+
+    assert len(first_pass(TICKS, 50, 10.0, 99.0, tell).made) == 10
+    assert len(first_pass(TICKS, 50, 10.0, math.inf, tell).made) == 50
+    told.clear()
+    assert len(first_pass(TICKS, 50, None, 0.0, tell).made) == 3
+    assert [made for made, _ in told] == [0, 1, 2, 3]
+    assert told == sorted(told)
+    assert told[0][1] == 0.0 < told[1][1]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -449,9 +458,10 @@ def test_every_step_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(measure.VARIANTS, "further", plain_loop)
     monkeypatch.setattr(measure, "process_loop", plain_loop)
     monkeypatch.setattr(measure, "try_process", lambda source: None)
-    steps: list[str] = []
-    result = measure.measure(TICKS, 3, 0.0, 2, steps.append)
-    assert steps == [
+    monkeypatch.setattr(measure, "ITEMS", 3)
+    told: list[tuple[str, float | None]] = []
+    result = measure.measure(TICKS, None, 0.0, 2, lambda step, left: told.append((step, left)))
+    assert list(dict.fromkeys(step for step, _ in told)) == [
         "first pass",
         "source alone",
         *[f"consumer {does}, {how}" for does in ("waits", "computes") for how in ("plain", "background", "further")],
@@ -460,3 +470,5 @@ def test_every_step_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
         "consumer computes, tuned",
     ]
     assert [*result.waits.others] == [*result.computes.others] == ["background", "further", "process"]
+    assert told[0] == ("first pass", None)
+    assert told[-1] == ("consumer computes, tuned", 0.0)

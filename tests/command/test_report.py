@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -97,6 +98,20 @@ def test_the_picture_shows_who_worked_when(monkeypatch: pytest.MonkeyPatch) -> N
         ["background", "source", "111122223333444455556666........................"],
         ["consumer", "....111122223333444455556666...................."],
     ]
+
+
+def test_the_picture_has_a_colour_for_each_side() -> None:
+    """Only what says that a side is at work has it, and without the codes all is as it is without colours."""
+    comparison = compared(1.0)
+    lines, coloured = list(report.picture(comparison)), list(report.picture(comparison, colours=True))
+    assert [re.sub(r"\x1b\[\d*m", "", line) for line in coloured] == lines
+    assert coloured[0] == lines[0]
+    for line, (side, colour) in zip(coloured[1:], [("source", 36), ("consumer", 35)] * 2, strict=True):
+        painted = re.findall(rf"\x1b\[{colour}m(.+?)\x1b\[0m", line)
+        assert painted[0] == side
+        assert set("".join(painted[1:])) <= set("123456")
+        assert line.count("\x1b") == 2 * len(painted)
+    assert set(coloured) <= set(report.lines(measured()._replace(waits=comparison), colours=True))
 
 
 def test_the_picture_shows_even_the_shortest_work() -> None:

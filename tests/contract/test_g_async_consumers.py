@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from prefetch_generator import BackgroundGenerator, _async_consumer
+from prefetch_generator._stop import source_context
 from tests.helpers import LONG, PACKAGE, in_thread, python
 
 from .loops import Loop, asyncio_loops, every_loop, rest
@@ -449,6 +450,37 @@ def test_the_worker_is_gone_when_the_end_is_seen(loop: Loop, no_collector: None)
             assert reference() is None
 
     loop.run(main)
+
+
+@every_loop
+def test_a_wait_leaves_nothing_behind(loop: Loop) -> None:
+    """G2, A2: whoever has slept is not rung again, is told of as waiting no more, and its seconds are counted."""
+    gate: SimpleQueue[int] = SimpleQueue()
+    seen: list[object] = []
+
+    async def main() -> None:
+        numbers = BackgroundGenerator(gated(gate, 3), 1)
+        iterator = aiter(numbers)
+        for number in range(3):
+            got, _ = await loop.together(partial(anext, iterator), partial(_open_when_asleep, loop, numbers, gate))
+            assert got == number
+        assert not numbers._channel.bells
+        assert 0 < numbers.stats.consumer_wait < 10 * LONG
+        context = source_context(threading.get_ident())
+        seen.append(context is not None and context.waits_for)
+        assert await rest(iterator) == []
+
+    def source() -> Iterator[int]:
+        loop.run(main)
+        yield 0
+
+    assert list(BackgroundGenerator(source())) == [0]  # so the task is a source's, and others could wait for it
+    assert seen == [None]
+
+
+async def _open_when_asleep(loop: Loop, numbers: BackgroundGenerator[int], gate: SimpleQueue[int]) -> None:
+    await loop.asleep(numbers)
+    gate.put(0)
 
 
 def test_an_idle_asyncio_loop_does_not_poll() -> None:

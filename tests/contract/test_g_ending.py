@@ -7,6 +7,8 @@ import gc
 import itertools
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -15,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent, current_stop_event
+from prefetch_generator import BackgroundGenerator, StopEvent, _async_consumer, current_stop_event
 from tests.helpers import LONG, ended
+from tests.interrupts.machine import Every
 
 from .loops import LOOPS, Loop, asyncio_loops, every_loop, rest
 from .support import (
@@ -77,6 +80,38 @@ def test_aclose_stops_the_worker_and_waits_for_it(loop: Loop) -> None:
 
 
 @every_loop
+def test_aclose_waits_until_the_thread_is_gone(loop: Loop) -> None:
+    """G6, C1: True means that the worker is gone, however slow it is on its last lines."""
+
+    async def main() -> None:
+        with Every("line", lambda _: time.sleep(0.001)).on_new_threads():
+            numbers = BackgroundGenerator(itertools.count(), 1)
+            assert await anext(aiter(numbers)) == 0  # by then the thread has the trace function
+        thread = numbers._worker.thread
+        assert await numbers.aclose() is True
+        assert thread is not None
+        assert not thread.is_alive()
+
+    loop.run(main)
+
+
+@asyncio_loops
+def test_a_wait_that_is_over_leaves_no_timer_in_its_loop(loop: Loop, no_collector: None) -> None:
+    """G6: `aclose(timeout=...)`: however long the limit was, nothing is kept until then."""
+
+    async def main() -> None:
+        bell = _async_consumer.AsyncioBell(asyncio.get_running_loop())
+        bell.ring()
+        await bell.sleep(time.monotonic() + LONG)
+        rung = weakref.ref(bell._rung)
+        del bell
+        await loop.turn()  # for this one, the loop still holds what has woken it
+        assert rung() is None
+
+    loop.run(main)
+
+
+@every_loop
 def test_the_end_of_async_with_is_aclose(loop: Loop) -> None:
     """G6: the block gets the generator itself, and when it has been left, the source has been closed, once."""
     reader = Reader(10)
@@ -98,6 +133,7 @@ def test_aclose_does_not_block_the_loop(loop: Loop, stuck: Stuck) -> None:
     async def main() -> None:
         numbers = BackgroundGenerator(stuck.items())
         assert await anext(aiter(numbers)) == 0
+        assert stuck.inside.wait(LONG)
         async with loop.tasks() as start:
             waiting = start(partial(rest, aiter(numbers)))
             await loop.asleep(numbers)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,80 @@ def test_between_two_steps_a_stop_is_generator_exit(how: str, take: Take, no_col
         assert box[0].close() is True
 
 
+def test_a_source_whose_step_is_cancelled_is_closed_on_its_own_loop() -> None:
+    """H2: an iterator with `aclose`, such as a client's stream, is closed where it was opened."""
+    loops: list[asyncio.AbstractEventLoop] = []
+    begun = threading.Event()
+
+    class Stream(Steps):
+        async def __anext__(self) -> int:
+            loops.append(asyncio.get_running_loop())
+            begun.set()
+            return await loops[0].create_future()  # type: ignore[no-any-return]
+
+        async def aclose(self) -> None:
+            loops.append(asyncio.get_running_loop())
+
+    numbers = BackgroundGenerator(Stream(1))
+    assert begun.wait(LONG)
+    assert numbers.close() is True
+    opened, closed = loops
+    assert opened is closed
+
+
+@with_groups
+def test_between_two_steps_a_stop_counts_as_no_cancellation() -> None:
+    """H2: so whatever the clean-up opens, a task group or a timeout, counts from zero."""
+    counts: list[int] = []
+
+    class Counting(Pausing):
+        async def items(self) -> AsyncIterator[int]:
+            try:
+                async for number in super().items():
+                    yield number
+            finally:
+                counts.append(asyncio_3_11.current_task().cancelling())
+
+    source = Counting()
+    numbers = BackgroundGenerator(source.items(), 2)
+    assert next(numbers) == 0
+    source.while_it_waits_for_room(lambda: None)
+    assert numbers.close() is True
+    assert counts == [0]
+
+
+@with_groups
+def test_an_iterator_that_is_cancelled_between_two_steps_counts_it_once() -> None:
+    """H2: the cancellation comes at the first `await` of its next step, as one that came there would."""
+    counts: list[int] = []
+
+    class Counting(Pausing):
+        task: Any
+        begun = threading.Event()
+
+        def __aiter__(self) -> Counting:
+            return self
+
+        async def __anext__(self) -> int:
+            self.loop, self.task = asyncio.get_running_loop(), asyncio_3_11.current_task()
+            self.begun.set()
+            self.pulled += 1
+            if self.pulled == 2:
+                try:
+                    await asyncio.sleep(LONG)
+                except asyncio.CancelledError:
+                    counts.append(self.task.cancelling())
+            return self.pulled
+
+    source = Counting()
+    numbers = BackgroundGenerator(source, 1)
+    assert source.begun.wait(LONG)
+    source.while_it_waits_for_room(source.task.cancel)
+    assert [next(numbers), next(numbers)] == [1, 2]
+    assert numbers.close() is True
+    assert counts == [1]
+
+
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["for", "async for"])
 def test_break_stops_it_at_once(asynchronous: bool, no_collector: None) -> None:
     """H2, C6, G7: `break` does, without `with`, `aclosing` or a collection."""
@@ -205,6 +280,25 @@ def test_a_stop_before_the_first_step_closes_a_source_that_has_not_begun() -> No
     assert list(numbers) == []
     assert numbers.close() is True
     assert begun == []
+
+
+def test_clean_up_before_the_first_step_is_not_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """H2: a stop that comes while a source that has not begun is closed, is no news to its loop."""
+    shared = StopEvent()
+    shared.set()
+    closed: list[bool] = []
+
+    class Closing(Steps):
+        async def aclose(self) -> None:
+            for _ in range(5):
+                shared.set()  # which rings whoever listens, and is heard of in the next turn
+                await asyncio.sleep(0)
+            closed.append(True)
+
+    numbers = BackgroundGenerator(Closing(1), stop_event=shared)
+    assert numbers.close() is True
+    assert closed == [True]
+    assert not caplog.records  # a loop that meets an error logs it
 
 
 def test_a_stop_wakes_whoever_waits_for_an_item() -> None:

@@ -22,7 +22,7 @@ def examples() -> Iterator[doctest.DocTest]:
         dotted = ".".join(["prefetch_generator", *path.relative_to(root).with_suffix("").parts])
         module = import_module(dotted.removesuffix(".__init__"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 text = ast.get_docstring(node) or ""
                 name = f"{path.stem}.{getattr(node, 'name', '')}"
                 test = parser.get_doctest(text, {**vars(module), **public}, name, str(path), None)
@@ -39,4 +39,4 @@ def test_examples_in_docstrings(test: doctest.DocTest) -> None:
 def test_examples_are_found() -> None:
     """Docstrings: the way of looking for examples finds those of the class, of its methods and of the functions."""
     found = {test.name for test in examples()}
-    assert found >= {"_generator.BackgroundGenerator", "_generator.close", "_generator.next", "_decorator.background"}
+    assert found >= {"_generator.BackgroundGenerator", "_generator.close", "_generator.aclose", "_decorator.background"}

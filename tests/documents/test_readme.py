@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import prefetch_generator
 from prefetch_generator import BackgroundGenerator, background, prefetch
 from tests.helpers import python
 
@@ -68,8 +69,9 @@ def test_code_runs(block: Block, tmp_path: Path) -> None:
 
 
 def test_the_commands_are_those_that_ci_runs() -> None:
-    """The two commands stand alone, and what follows `pip install` is what .ci/run does with the result."""
-    commands = [block.code.strip() for block in blocks(README) if block.language == "sh"]
+    """The other two commands stand alone, and what follows `pip install` is what .ci/run does with the result."""
+    install, *commands = [block.code.strip() for block in blocks(README) if block.language == "sh"]
+    assert install == f"pip install {prefetch_generator.__name__}"  # what PyPI has under that name
     assert commands == ["pip install . && python -m prefetch_generator", "pip install '.[test]' && pytest -n auto"]
     ci = ROOT / ".ci" / "run"
     if not ci.exists():

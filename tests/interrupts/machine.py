@@ -8,6 +8,7 @@ from __future__ import annotations
 import dis
 import functools
 import gc
+import os
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from types import CodeType, FrameType
 from typing import Any, Literal
 
 from prefetch_generator._bell import ThreadBell
-from tests.helpers import EVERY, LONG, PACKAGE
+from tests.helpers import EVERY, GIL, LONG, PACKAGE
 
 # "poll" is every point at which CPython may run a signal handler: the entry of a function, and the instruction after a
 # call or a backward jump (3.10: after any jump that a condition caused).
@@ -26,6 +27,8 @@ Event = Literal["line", "opcode", "poll"]
 
 POLLING = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
 JUMPS_THAT_POLL = ("POP_JUMP", "JUMP_IF") if sys.version_info < (3, 11) else ()
+
+TRIES = 3 if GIL else 20  # of the same event, before it counts as one that does not come any more
 
 NAME = "BackgroundGenerator-traced"  # the threads of generators with the name "traced"
 
@@ -135,6 +138,7 @@ class At(Every):
     ) -> None:
         super().__init__(event, lambda _: action(), asleep)
         self.n = n
+        self.pid = os.getpid()
         self.count = 0
         self.place: tuple[CodeType, int] | None = None  # where the action was done
 
@@ -145,7 +149,7 @@ class At(Every):
     def act(self, frame: FrameType) -> None:
         """Count."""
         self.count += 1
-        if self.count == self.n:
+        if self.count == self.n and os.getpid() == self.pid:  # a fork brings the trace function along
             self.place = frame.f_code, frame.f_lasti
             self.action(frame)
 
@@ -190,7 +194,7 @@ def one_after_the_other(scenario: Callable[[int], At], least: int) -> None:
         # Threads make the number of events differ from run to run, and CPython reports fewer of them after a run that
         # was struck: so one miss is not the end.
         n = 1
-        while any(on_a_thread_of_its_own(scenario, n).struck() for _ in range(3)):
+        while any(on_a_thread_of_its_own(scenario, n).struck() for _ in range(TRIES)):
             n += 1
             if n % EVERY == 0:
                 gc.collect()  # here, and not in the next scenario, which would strike a finalizer of this one

@@ -48,6 +48,7 @@ class Untouched:
 
     def __init__(self) -> None:
         self.steps = 0
+        self.begun = threading.Event()
         self.closed = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -55,6 +56,7 @@ class Untouched:
 
     def __next__(self) -> int:
         self.steps += 1
+        self.begun.set()
         return self.steps
 
     def close(self) -> None:

@@ -122,7 +122,14 @@ def test_an_exception_anywhere_in_the_constructor_leaves_no_worker() -> None:
     def scenario(n: int) -> At:
         source = Untouched()
         numbers = None
-        with At("opcode", n) as at, suppress(Strike):
+
+        def action() -> None:
+            assert at.place is not None
+            if at.place[0] is code and at.place[1] > allowed:
+                assert source.begun.wait(LONG)
+            raise Strike
+
+        with At("opcode", n, action) as at, suppress(Strike):
             numbers = BackgroundGenerator(source, name="traced")
         assert (numbers is None) == at.struck()
         if numbers is not None:

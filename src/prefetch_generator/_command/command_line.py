@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import contextlib
 import math
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from prefetch_generator._command import report
+from prefetch_generator._command import figures, plot, report, terminal
 from prefetch_generator._command.find import SourceError, find_source, users_part
 from prefetch_generator._command.measure import ITEMS, measure
 
-PROG = "python -m prefetch_generator"
+MODULE = "python -m prefetch_generator"
+SCRIPT = "prefetch-generator"
 DESCRIPTION = """
 Measure what prefetching would gain: run a source alone, then in a plain loop and in the background, with a
 consumer that waits (a GPU, a network) and with one that computes in Python. Where a thread gains less than half of what
 is possible, a process of its own is tried too.
 """
 EPILOG = """
-Exit status: 0, or 1 if the source failed, 2 if an argument or SOURCE is wrong, 130 after Ctrl-C.
+Exit status: 0, or 1 if the source failed, 2 if an argument or SOURCE is wrong or no picture can be drawn, 130 after
+Ctrl-C.
 """
 
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as in a shell
@@ -34,29 +37,33 @@ class Options(argparse.Namespace):
     items: int | None
     max_prefetch: int
     consumer: float | None
+    json: bool
+    plot: Path | None
 
 
-def run_and_exit() -> NoReturn:
+def run_script() -> NoReturn:
+    """Be the script `prefetch-generator`: like `python -m`, it finds the modules of the current folder."""
+    if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
+        sys.path.insert(0, str(Path.cwd()))
+    run_and_exit(SCRIPT)
+
+
+def run_and_exit(prog: str) -> NoReturn:
     """Run `main` and exit with its status."""
-    status = main()
+    status = main(prog=prog)
     if status == INTERRUPTED:
         # Not `sys.exit`: that would wait for a source that is stuck, and for the user's own threads.
         os._exit(status)
     sys.exit(status)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
     """Measure, print the report and return the exit status; argparse exits by itself with 2."""
-    options = parse(argv)
+    options = parse(argv, prog)
     try:
-        try:
-            source = find_source(options.source)
-            measured = measure(source, options.items, options.consumer, options.max_prefetch, progress)
-        finally:
-            progress("")
-        write("\n".join(report.lines(measured)))
-    except SourceError as error:
-        print(f"{PROG}: error: {error}", file=sys.stderr)
+        answer(options)
+    except (SourceError, plot.PlotError) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -69,9 +76,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: Sequence[str] | None) -> Options:
+def answer(options: Options) -> None:
+    """Measure what was asked for, and print it in the form that was asked for."""
+    if options.plot:
+        plot.check(options.plot)
+    # What the source prints would spoil the JSON.
+    aside = terminal.output_set_aside() if options.json else contextlib.nullcontext()
+    with aside, terminal.progress() as announce:
+        source = find_source(options.source)
+        measured = measure(source, options.items, options.consumer, options.max_prefetch, announce)
+    if options.json:
+        terminal.write(figures.as_json(measured))
+    else:
+        terminal.write("\n".join(report.lines(measured, colours=terminal.has_colours(sys.stdout))))
+    if options.plot:
+        plot.save(measured, options.plot)
+
+
+def parse(argv: Sequence[str] | None, prog: str = SCRIPT) -> Options:
     """Return the options, or exit with status 2 and a message."""
-    parser = argparse.ArgumentParser(prog=PROG, description=DESCRIPTION, epilog=EPILOG)
+    parser = argparse.ArgumentParser(prog=prog, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -98,6 +122,13 @@ def parse(argv: Sequence[str] | None) -> Options:
         type=duration,
         help="how long the consumer spends on an item (default: as long as the source)",
     )
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object, for a script")
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="also draw who worked when, into a .svg or .png file (needs matplotlib: the extra `plot`)",
+    )
     return parser.parse_args(argv, Options())
 
 
@@ -121,21 +152,3 @@ def duration(text: str) -> float:
     if not 0 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"must be seconds from 0 to 3600, got {text!r}")
     return seconds
-
-
-def progress(step: str) -> None:
-    """Say on a terminal what is going on, or wipe that out with an empty *step*."""
-    if sys.stderr and sys.stderr.isatty():
-        print(f"\r{step:<40}\r", end="", file=sys.stderr, flush=True)
-
-
-def write(text: str) -> None:
-    """Print *text* whatever the encoding of standard output is, and although nobody may read it any more."""
-    encoding: str = getattr(sys.stdout, "encoding", None) or "ascii"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the second is how Windows calls the first
-            raise
-        # What is left in the buffer would fail again, loudly, when the interpreter exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

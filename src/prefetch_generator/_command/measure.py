@@ -13,6 +13,7 @@ from prefetch_generator import BackgroundGenerator, background
 from prefetch_generator._command import consumers, machine
 from prefetch_generator._command.consumers import Consumer
 from prefetch_generator._command.find import Source, SourceError
+from prefetch_generator._command.progress import Announce, Progress
 from prefetch_generator._command.times import ENOUGH, Comparison, Measurement, Run, Span, enough_depth, idle, mean
 
 Loop: TypeAlias = Callable[[Source, int, Consumer, int], Run]
@@ -24,20 +25,20 @@ _GRACE = 0.2  # seconds that an interrupted source has for its `finally`
 
 
 def measure(
-    source: Source, items: int | None, seconds: float | None, max_prefetch: int, announce: Callable[[str], None]
+    source: Source, items: int | None, seconds: float | None, max_prefetch: int, announce: Announce | None = None
 ) -> Measurement:
     """Run everything over the same items, after a first pass that is not counted.
 
     *seconds* is what the consumers take for an item, None for as long as the source takes.
     """
-    announce("first pass")
-    first = first_pass(source, items or ITEMS, seconds, math.inf if items else BUDGET)
+    progress = Progress(announce, steps(), seconds, items)
+    first = first_pass(source, items or ITEMS, seconds, math.inf if items else BUDGET, progress.of_first_pass)
     if not first.made:
         raise SourceError(f"SOURCE must give at least one item, got none from {source.title}")
+    progress.items = len(first.made)
 
     def run(step: str, loop: Loop, consumer: Consumer, depth: int) -> Run:
-        announce(step)
-        done = loop(source, len(first.made), consumer, depth)
+        done = loop(source, len(first.made), progress.watched(step, consumer), depth)
         if not done.made:
             raise SourceError(f"SOURCE must give its items at every call, got none at a later call from {source.title}")
         return done
@@ -54,6 +55,13 @@ def measure(
     depth = enough_depth(waits.plain, max_prefetch)
     measured = Measurement(source.title, max_prefetch, first, alone, waits, computes, depth)
     return _tuned(_with_process(measured, source, waiting, computing, run), computing, run)
+
+
+def steps() -> list[str]:
+    """Return all there may be to run, in order. The last three are for those that gain little from a thread."""
+    compared = [f"consumer {does}, {way}" for does in ("waits", "computes") for way in ("plain", *VARIANTS)]
+    tried = ["consumer waits, process", "consumer computes, process", "consumer computes, tuned"]
+    return ["first pass", "source alone", *compared, *tried]
 
 
 def _with_process(
@@ -90,17 +98,22 @@ def _tuned(measured: Measurement, computing: Consumer, run: Step) -> Measurement
     return measured._replace(tuned=tuned, spare=machine.spare_processor(), gil=machine.has_gil())
 
 
-def first_pass(source: Source, items: int, consumer: float | None, budget: float) -> Run:
+def first_pass(
+    source: Source, items: int, consumer: float | None, budget: float, tell: Callable[[int, float], None]
+) -> Run:
     """Take up to *items*, and no more than fit into *budget* seconds with the consumer's time added.
 
-    Three items are taken however long they are: fewer show no overlap.
+    Three items are taken however long they are: fewer show no overlap. *tell* gets how many were made so far, and the
+    seconds they took.
     """
     made: list[Span] = []
+    tell(0, 0.0)
     start = time.perf_counter()
     with contextlib.closing(watched(source.begin(), items, made)) as stream:
         for _ in stream:
             spent = time.perf_counter() - start
             wanted = spent if consumer is None else consumer * len(made)
+            tell(len(made), spent)
             if len(made) >= 3 and spent + wanted > budget:
                 break
     return Run(start, made, made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from prefetch_generator._command.machine import SWITCH_INTERVAL
@@ -9,10 +10,11 @@ from prefetch_generator._command.times import ENOUGH, WORTH_IT, Comparison, Meas
 
 PICTURED = 6  # items in the picture
 WIDTH = 64  # columns of the picture
+COLOURS = {"source": "36", "consumer": "35"}  # cyan and magenta, which can be read on black and on white
 
 
-def lines(measured: Measurement) -> Iterator[str]:
-    """Give the lines of the report."""
+def lines(measured: Measurement, *, colours: bool = False) -> Iterator[str]:
+    """Give the lines of the report, on request with the codes of a terminal for the colours of the two sides."""
     alone = measured.alone
     yield f"source: {measured.title}, {len(alone.made)} items, max_prefetch={measured.max_prefetch}"
     yield f"first pass, not counted (files may not be in memory yet): {measured.first.seconds:.3f} s"
@@ -25,7 +27,7 @@ def lines(measured: Measurement) -> Iterator[str]:
     yield from process(measured)
     yield ""
     for comparison in comparisons:
-        yield from picture(comparison)
+        yield from picture(comparison, colours=colours)
         yield ""
     yield f"advice: {advice(measured)}"
 
@@ -67,14 +69,15 @@ def _label(consumer: str, variant: str) -> str:
     return "  tuned" if consumer == "tuned" else consumer
 
 
-def picture(comparison: Comparison) -> Iterator[str]:
+def picture(comparison: Comparison, *, colours: bool = False) -> Iterator[str]:
     """Draw who worked when, over the first items: a digit is the item, a dot is waiting."""
     runs = {"plain": comparison.plain, **comparison.others}
     column = max(run.used[:PICTURED][-1].end - run.start for run in runs.values()) / WIDTH
     yield f"consumer {comparison.consumer} (digit: at work on that item; dot: idle; one column: {column * 1000:.3f} ms)"
     for name, run in runs.items():
-        yield f"  {name:<11}source    {draw(run.made, run.start, column)}"
-        yield f"  {'':<11}consumer  {draw(run.used, run.start, column)}"
+        for label, side, spans in [(name, "source", run.made), ("", "consumer", run.used)]:
+            lane = f"{side:<8}  {draw(spans, run.start, column)}"
+            yield f"  {label:<11}{painted(lane, COLOURS[side]) if colours else lane}"
 
 
 def draw(spans: Sequence[Span], start: float, column: float) -> str:
@@ -85,6 +88,11 @@ def draw(spans: Sequence[Span], start: float, column: float) -> str:
         right = max(left + 1, min(round((span.end - start) / column), WIDTH))
         cells[left:right] = str(number) * (right - left)
     return "".join(cells)
+
+
+def painted(lane: str, colour: str) -> str:
+    """Return *lane* with what says that somebody is at work in this colour, and the dots as they are."""
+    return re.sub(r"[^ .]+", lambda work: f"\x1b[{colour}m{work[0]}\x1b[0m", lane)
 
 
 def advice(measured: Measurement) -> str:
