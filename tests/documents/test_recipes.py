@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 
 from .programs import ROOT, Block, blocks, expected, python_blocks, run_program, skip_without_what_it_imports
-from .surroundings import MENTIONED, Surroundings
+from .surroundings import MENTIONED
 
 # Pages whose programs do not run alone: servers, and the cells of a notebook. Tests of their own run all of them.
 ELSEWHERE = {"gunicorn", "notebooks", "web-servers"}
 
-PAGES = [page for page in sorted((ROOT / "docs" / "recipes").glob("*.md")) if page.stem not in ELSEWHERE]
-
-# What all programs of a page need around them.
-SURROUNDINGS: dict[str, Surroundings] = {}
+PAGES = [it for it in sorted((ROOT / "docs" / "recipes").glob("*.md")) if it.stem not in {"index", *ELSEWHERE}]
 
 # What the libraries themselves warn of, on their own account: `-W` options of a page's programs.
 IGNORED: dict[str, list[str]] = {
@@ -31,11 +28,6 @@ CRASHES = {
     # Ray 2.60, when a cancellation meets the end of the task. It does so without this package, too.
     "ray": "Tried to complete task that was not pending",
 }
-
-
-def surroundings_of(page: str, code: str) -> list[Surroundings]:
-    """Return all that this program needs."""
-    return [*filter(None, [SURROUNDINGS.get(page)]), *(it for text, it in MENTIONED.items() if text in code)]
 
 
 def _programs() -> list[Any]:
@@ -59,7 +51,7 @@ def test_program(page: str, block: Block, tmp_path: Path, capsys: pytest.Capture
     skip_without_what_it_imports(block.code)
     with ExitStack() as stack:
         code = block.code
-        for surroundings in surroundings_of(page, code):
+        for surroundings in [it for text, it in MENTIONED.items() if text in code]:
             for old, new in stack.enter_context(surroundings(tmp_path)).items():
                 code = code.replace(old, new)
         run = partial(run_program, block._replace(code=code), tmp_path / "recipe.py", *IGNORED.get(page, []))
