@@ -25,7 +25,7 @@ IGNORED: dict[str, list[str]] = {
 
 # What a library rarely dies of, by what it says then: the program is run once more.
 CRASHES = {
-    # Ray 2.60, when a cancellation meets the end of the task. It does so without this package, too.
+    # Ray 2.60, when a cancellation meets the beginning or end of a task. It does so without this package, too.
     "ray": "Tried to complete task that was not pending",
 }
 
