@@ -27,6 +27,7 @@ RUFF = "ruff==0.17.*"
 PARTNERS = ["aiohttp", "django", "fastapi", "gevent", "grpcio", "gunicorn", "httpx", "ipykernel", "nbclient"]
 PARTNERS += ["nbformat", "opencv-python-headless", "pandas", "psycopg[binary]", "pyarrow", "requests", "rich"]
 PARTNERS += ["torch==2.13.0+cpu", "tqdm", "trio", "uvicorn"]
+PARTNERS += ["keras", "lightning torch==2.13.0+cpu", "ray"]  # Lightning would bring the plain torch
 
 WHEEL_BYTES = 95_000  # what is there, and some room; more means that something is in it that nobody needs
 
@@ -153,7 +154,7 @@ def integrations(session: nox.Session) -> None:
     missing = []
     for requirement in PARTNERS:
         try:
-            session.install(requirement)
+            session.install(*requirement.split())
         except CommandFailed:
             missing.append(requirement)
     session.run("python", "-m", "pip", "list")

@@ -19,11 +19,12 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from threading import Thread
+from threading import Barrier, Thread
+from unittest.mock import patch
 
 import pytest
 
-from tests.helpers import python
+from tests.helpers import LONG, python
 
 Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
@@ -198,6 +199,47 @@ _BARS = {
 }
 
 
+class _Page(BaseHTTPRequestHandler):
+    """Answers with the number in the path, but not before eight requests are open at once."""
+
+    eight = Barrier(8)
+
+    def do_GET(self) -> None:
+        self.eight.wait(LONG)
+        body = f"page {self.path[1:]}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def eight_at_a_time(_: Path) -> Iterator[dict[str, str]]:
+    """Put a server at `localhost:8000` that answers whoever asks for eight pages at once, and nobody else."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield {"localhost:8000": f"127.0.0.1:{server.server_port}"}
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def folder_of_ray(_: Path) -> Iterator[dict[str, str]]:
+    """Give Ray a folder for its logs and sockets, which it would leave behind, and have it report to nobody."""
+    # Not the folder of the program: the paths of its sockets must be short.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        patch.dict(os.environ, RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0"),
+    ):
+        yield {}
+
+
 def _bar(name: str, *shown: str) -> Surroundings:
     @contextmanager
     def bars(folder: Path) -> Iterator[dict[str, str]]:
@@ -222,8 +264,10 @@ MENTIONED: dict[str, Surroundings] = {
     "https://example.org": web_site,
     "items.csv": items_as_csv,
     "items.parquet": items_as_parquet,
+    "localhost:8000": eight_at_a_time,
     "localhost:50051": feed,
     "photos.tar": photos,
+    "ray.init(": folder_of_ray,
     "tqdm(source, total=100)": tqdm_bar,
     "track(images(100)": rich_bars,
     "weather.db": weather,

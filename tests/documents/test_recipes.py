@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .programs import ROOT, Block, blocks, expected, python_blocks, run_program, skip_without_what_it_imports
-from .surroundings import MENTIONED, Surroundings
+from .surroundings import MENTIONED
 
 # Pages whose programs do not run alone: servers, and the cells of a notebook. Tests of their own run all of them.
 ELSEWHERE = {"gunicorn", "notebooks", "web-servers"}
 
-PAGES = [page for page in sorted((ROOT / "docs" / "recipes").glob("*.md")) if page.stem not in ELSEWHERE]
+PAGES = [it for it in sorted((ROOT / "docs" / "recipes").glob("*.md")) if it.stem not in {"index", *ELSEWHERE}]
 
-# What all programs of a page need around them.
-SURROUNDINGS: dict[str, Surroundings] = {}
+# What the libraries themselves warn of, on their own account: `-W` options of a page's programs.
+IGNORED: dict[str, list[str]] = {
+    # Lightning 2.6 calls what PyTorch 2.13 has deprecated.
+    "keras-and-lightning": ["-W", "ignore:`isinstance(treespec, LeafSpec)` is deprecated:FutureWarning"],
+}
 
-
-def surroundings_of(page: str, code: str) -> list[Surroundings]:
-    """Return all that this program needs."""
-    return [*filter(None, [SURROUNDINGS.get(page)]), *(it for text, it in MENTIONED.items() if text in code)]
+# What a library rarely dies of, by what it says then: the program is run once more.
+CRASHES = {
+    # Ray 2.60, when a cancellation meets the beginning or end of a task. It does so without this package, too.
+    "ray": "Tried to complete task that was not pending",
+}
 
 
 def _programs() -> list[Any]:
@@ -41,13 +46,21 @@ def test_every_block_is_run() -> None:
 
 
 @pytest.mark.parametrize(("page", "block"), _programs())
-def test_program(page: str, block: Block, tmp_path: Path) -> None:
+def test_program(page: str, block: Block, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each block is a complete program; it warns of nothing, and prints what stands behind its `print`s."""
     skip_without_what_it_imports(block.code)
     with ExitStack() as stack:
         code = block.code
-        for surroundings in surroundings_of(page, code):
+        for surroundings in [it for text, it in MENTIONED.items() if text in code]:
             for old, new in stack.enter_context(surroundings(tmp_path)).items():
                 code = code.replace(old, new)
-        printed = run_program(block._replace(code=code), tmp_path / "recipe.py", folder=tmp_path)
+        run = partial(run_program, block._replace(code=code), tmp_path / "recipe.py", *IGNORED.get(page, []))
+        try:
+            printed = run(folder=tmp_path)
+        except AssertionError as failure:
+            if page not in CRASHES or CRASHES[page] not in str(failure):
+                raise
+            with capsys.disabled():
+                print(f"run once more, because {page} has crashed: {CRASHES[page]}")
+            printed = run(folder=tmp_path)
     assert printed == expected(block.code)
