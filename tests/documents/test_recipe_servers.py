@@ -39,6 +39,9 @@ def connect(path):
 ROWS = 20_000
 TABLE = f"CREATE TABLE item AS WITH RECURSIVE n (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n LIMIT {ROWS}) "
 ENDLESS = "CREATE VIEW item AS WITH RECURSIVE n (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n) "
+# Two pieces that reach the client, and then a search that never ends.
+STUCK = "CREATE VIEW item AS WITH RECURSIVE m (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM m), "
+STUCK += "n (id) AS (SELECT id FROM m WHERE id <= 1200) "
 
 
 class Server(NamedTuple):
@@ -60,12 +63,12 @@ class Server(NamedTuple):
             assert response.status == 200
             return response.read()
 
-    def leave(self) -> None:
-        """Be a client that takes a little, and goes."""
+    def leave(self, after: bytes = b"1,2\n") -> None:
+        """Be a client that goes when it has that row; the query has begun then."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=LONG) as connection:
             connection.sendall(b"GET /items HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             received = b""
-            while b"1,2\n" not in received:  # the first row, so the query has begun
+            while after not in received:
                 part = connection.recv(1000)
                 assert part, received
                 received += part
@@ -116,22 +119,42 @@ def applications() -> list[tuple[Block, Block]]:
     return [(python[number], sh[number]) for number in python]
 
 
+def prepare(application: Block, command: Block, folder: Path) -> None:
+    """Save the application where the server looks for it, on a database that is watched."""
+    skip_without_what_it_imports(application.code)
+    skip_without_what_it_imports(f"import {shlex.split(command.code)[0]}")
+    (folder / "watched.py").write_text(WATCHED, encoding="utf-8")
+    code = application.code.replace("import sqlite3\n", "import watched as sqlite3\n")
+    (folder / "app.py").write_text(code, encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("application", "command"), [pytest.param(*it, id=f"line-{it[0].line}") for it in applications()]
 )
 def test_a_query_is_streamed_and_ends_with_its_client(application: Block, command: Block, tmp_path: Path) -> None:
     """A client gets every row; one that leaves ends a query that has no end."""
-    skip_without_what_it_imports(application.code)
-    skip_without_what_it_imports(f"import {shlex.split(command.code)[0]}")
-    (tmp_path / "watched.py").write_text(WATCHED, encoding="utf-8")
-    code = application.code.replace("import sqlite3\n", "import watched as sqlite3\n")
-    (tmp_path / "app.py").write_text(code, encoding="utf-8")
+    prepare(application, command, tmp_path)
     replace_items(tmp_path, TABLE)
     with serve(command.code, tmp_path) as server:
         assert server.get().decode() == "".join(f"{number},{number * 2}\n" for number in range(1, ROWS + 1))
         server.wait_for("the query has ended")
         replace_items(tmp_path, ENDLESS)
         server.leave()
+        server.wait_for("the query has ended")
+
+
+@pytest.mark.parametrize(
+    ("application", "command"),
+    [pytest.param(*it, id=f"line-{it[0].line}") for it in applications() if it[1].code.startswith("uvicorn")],
+)
+def test_a_query_that_is_looking_for_a_row_ends_with_its_client(
+    application: Block, command: Block, tmp_path: Path
+) -> None:
+    """Under ASGI: the search for the next row has no end, so only `interrupt` can end it."""
+    prepare(application, command, tmp_path)
+    replace_items(tmp_path, STUCK)
+    with serve(command.code, tmp_path) as server:
+        server.leave(after=b"1000,2000\n")
         server.wait_for("the query has ended")
 
 
