@@ -158,14 +158,23 @@ def test_a_query_that_is_looking_for_a_row_ends_with_its_client(
         server.wait_for("the query has ended")
 
 
+# gunicorn calls this when the worker has its own signal handlers: before that it misses a signal, or dies of it.
+READY = """
+def post_worker_init(worker):
+    print("a worker is ready", flush=True)
+"""
+
+
 @posix
 @needs("gunicorn")
 def test_gunicorn_with_preload(tmp_path: Path) -> None:
     """Each worker has a generator of its own, whose source is closed when the server ends."""
     application, configuration, command, _ = blocks((RECIPES / "gunicorn.md").read_text(encoding="utf-8"))
     (tmp_path / "app.py").write_text(application.code, encoding="utf-8")
-    (tmp_path / "gunicorn.conf.py").write_text(configuration.code, encoding="utf-8")
+    (tmp_path / "gunicorn.conf.py").write_text(configuration.code + READY, encoding="utf-8")
     with serve(command.code, tmp_path) as server:
+        server.wait_for("a worker is ready")
+        server.wait_for("a worker is ready")
         assert server.get() == b"token 0\n"
         assert re.fullmatch(rb"token [01]\n", server.get())
         server.process.terminate()
