@@ -37,7 +37,7 @@ def background(
         max_prefetch: Items to be ahead, as for `BackgroundGenerator`.
         process: Run the function in a process of its own, for sources that compute in Python. What is sent there and
             back is pickled. A name is a start method of `multiprocessing`; True takes its default one (forkserver where
-            that is fork).
+            that is fork). Each call starts a new process, which imports the function's module.
 
     Raises:
         TypeError: An argument is of the wrong type; or, at the call, the function or an argument of it cannot be sent.
