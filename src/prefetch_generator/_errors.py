@@ -33,8 +33,8 @@ class SourceProcessError(RuntimeError):
     >>> try:
     ...     next(dying(signal.SIGTERM))
     ... except SourceProcessError as error:
-    ...     error.exitcode == 0
-    False
+    ...     error.exitcode != 0
+    True
     """
 
     exitcode: int | None

@@ -129,7 +129,7 @@ class BackgroundGenerator(Iterator[T_co]):
             StopIteration: The end, with the source's return value.
             BaseException: What the source raised: once, after the items before it.
             RuntimeError: This is a forked child, or a source that would wait for itself.
-            GeneratorExit: Once, in a source that is to stop while it waits here.
+            GeneratorExit: The caller is a source itself, and is to stop. Raised once.
             TypeError: `timeout` is neither None nor a number.
             ValueError: `timeout` is negative, or not a number (NaN).
 
