@@ -12,8 +12,9 @@ statement out. What is not mutated:
 - what only Windows runs.
 
 Arguments: ``--list`` names the mutants and runs nothing; ``--only TEXT`` keeps those whose name has TEXT in it, and
-may be repeated; ``--workers N`` runs N at a time; ``--stages 1 2`` leaves out the slow tests; ``--log FILE`` notes each
-outcome, and does not run again what was killed according to it.
+may be repeated; ``--unexplained`` leaves out those that have a reason to survive; ``--workers N`` runs N at a time;
+``--stages 1 2`` leaves out the slow tests; ``--log FILE`` notes each outcome, and does not run again what was killed
+according to it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import ast
 import contextlib
 import difflib
+import itertools
 import json
 import os
 import shutil
@@ -172,9 +174,13 @@ def _meaning(code: str) -> object:
 def _by_cosmic_ray(code: str) -> Iterator[str]:
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()
-        occurrence = 0
-        while (mutated := mutate_code(code, operator, occurrence)) is not None:
-            occurrence += 1
+        for occurrence in itertools.count():
+            try:
+                mutated = mutate_code(code, operator, occurrence)
+            except AttributeError:  # one operator knows no dotted name among the exceptions that are caught
+                continue
+            if mutated is None:
+                break
             if name != "NumberReplacer" or not _has_a_point(code, mutated):
                 yield mutated
 
@@ -399,6 +405,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Break the package in one place at a time: does a test fail?")
     parser.add_argument("--list", action="store_true", help="name the mutants and run nothing")
     parser.add_argument("--only", action="append", metavar="TEXT", help="those whose name has TEXT in it")
+    parser.add_argument("--unexplained", action="store_true", help="leave out those that have a reason to survive")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="run N at a time")
     parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="which tests to run")
     parser.add_argument("--log", type=Path, metavar="FILE", help="note the outcomes; go on where the last run ended")
@@ -407,6 +414,8 @@ def main() -> None:
     explained: dict[str, str] = json.loads(EXPLAINED.read_text(encoding="utf-8"))
     made = list(mutants())
     chosen = [mutant for mutant in made if any(text in mutant.name for text in arguments.only or [""])]
+    if arguments.unexplained:
+        chosen = [mutant for mutant in chosen if mutant.name not in explained]
     if arguments.list:
         print("\n".join(mutant.name for mutant in chosen))
         print(f"{len(chosen)} mutants")

@@ -119,14 +119,15 @@ ARRAYS = Workload(
 )
 
 
-def measure_gain(candidate: Candidate, case: Callable[[int], Source], share: float) -> Metrics:
+def measure_gain(candidate: Candidate, case: tuple[Callable[[int], Source], int], share: float) -> Metrics:
     """Return how many times as fast as the plain loop of this very process it was, from the second item on."""
-    source = case(max(20, int(150 * share)))
+    make, depth = case  # 0: the usual one
+    source = make(max(20, int(150 * share)))
     used_up(source())  # a pass that is not counted: imports, files in memory
     alone, items = used_up(source())
     iterations = iterations_in(alone / items)
     plain, _ = used_up(source(), iterations)
-    seconds, delivered = used_up(candidate.make(source, candidate.usual_depth), iterations)
+    seconds, delivered = used_up(candidate.make(source, depth or candidate.usual_depth), iterations)
     if delivered != items:
         raise GapError("lost items")
     return {"": plain / seconds}
@@ -148,11 +149,16 @@ def two_milliseconds(count: int) -> partial[Iterator[int]]:
     return partial(computed, count, iterations_in(0.002))
 
 
+def files(count: int) -> partial[Iterator[bytes]]:
+    """Return the source of the command."""
+    return partial(compressed_files, count)
+
+
 COMPUTING = Workload(
     name="both sides compute",
-    text="How many times as fast as the plain loop, at depth 2 and from the second item on. The consumer computes in "
-    "Python for as long as the source takes, so the most there is to gain is 2. The source computes in Python too, or "
-    "is that of `python -m prefetch_generator`: files of the standard library, read and compressed.",
-    cases={"2 ms of Python": two_milliseconds, "files": lambda count: partial(compressed_files, count)},
+    text="How many times as fast as the plain loop, at depth 2 unless named, from the second item on. The consumer "
+    "computes in Python for as long as the source takes, so the most there is to gain is 2. The source computes in "
+    "Python too, or is that of `python -m prefetch_generator`: files of the standard library, read and compressed.",
+    cases={"2 ms of Python": (two_milliseconds, 0), "files": (files, 0), "files, depth 16": (files, 16)},
     measure=measure_gain,
 )
