@@ -80,8 +80,12 @@ class _Name(NamedTuple):
 
     def find(self) -> Any:
         found: Any = importlib.import_module(self.module)
-        for part in self.path.split("."):
-            found = getattr(found, part)
+        try:
+            for part in self.path.split("."):
+                found = getattr(found, part)
+        except AttributeError as error:
+            advice = "define it at the top level of the module, outside of `if __name__ == '__main__':`"
+            raise AttributeError(f"a new process finds no {self.path} in {self.module}: {advice}") from error
         for _ in range(self.depth):
             found = found.__wrapped__
         return found

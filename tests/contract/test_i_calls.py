@@ -259,6 +259,22 @@ def test_a_script_without_a_guard_is_an_error_that_says_so(method: Any, tmp_path
     assert "if __name__ == '__main__'" in last
 
 
+def test_a_function_inside_the_guard_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """I1: a new process does not run what is guarded, so it has no such function."""
+    text = """
+        if __name__ == "__main__":
+            @background(process="spawn")
+            def count(n):
+                yield from range(n)
+            print(*count(3))
+    """
+    out, err = script(tmp_path / "main.py", text, returncode=1)
+    assert out == ""
+    last = err.rstrip().rpartition("\n")[2]
+    assert last.startswith("AttributeError: a new process finds no count in __main__: ")
+    assert "outside of `if __name__ == '__main__':`" in last
+
+
 def test_a_daemonic_process_may_have_no_children() -> None:
     """I1: In a process that may have no children, the call is an error that says so."""
     process = multiprocessing.current_process()
