@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent
+from prefetch_generator import BackgroundGenerator, NotReadyError, StopEvent, _async_consumer
 from prefetch_generator._channel import NO_REQUEST
 from tests.helpers import GIL, LONG, ended, in_thread, posix
 
@@ -281,6 +281,34 @@ def test_a_stop_of_both_at_once_is_not_the_end_of_the_data(around: Around) -> No
         assert isinstance(thread, threading.Thread), thread
         assert outer.close(LONG) is True
         assert ended(source.closed)
+
+
+def test_a_stop_while_the_end_inside_is_looked_at_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C8, H4: a failure inside that the stop has dropped just before it was raised leaves no end of the data behind."""
+    said: SimpleQueue[Any] = SimpleQueue()
+    looking, go = threading.Event(), threading.Event()
+    wait = _async_consumer.wait_for_end
+
+    async def stopped_meanwhile(*arguments: Any) -> bool:
+        ended = await wait(*arguments)
+        looking.set()
+        assert go.wait(LONG)
+        return ended
+
+    def failing() -> Iterator[int]:
+        yield from ()
+        raise KeyError
+
+    monkeypatch.setattr(_async_consumer, "wait_for_end", stopped_meanwhile)
+    inner = BackgroundGenerator(failing())
+    numbers = BackgroundGenerator(by_async_for(inner, said))
+    assert looking.wait(LONG)
+    numbers.stop_event.set()
+    assert inner.close() is True
+    go.set()
+    assert isinstance(said.get(timeout=LONG), threading.Thread)
+    monkeypatch.undo()
+    assert numbers.close() is True
 
 
 @pytest.mark.parametrize("ends", ["stopped", "by itself"])
