@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
@@ -453,7 +454,7 @@ def test_an_iterator_without_a_yield_hears_of_it_at_its_next_await(ends: bool, t
 @by_loops
 @pytest.mark.parametrize("max_prefetch", [1, 0])
 def test_a_loop_without_add_reader_will_do(
-    max_prefetch: int, take_all: TakeAll, monkeypatch: pytest.MonkeyPatch
+    max_prefetch: int, take_all: TakeAll, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """H1: on a loop that has no `add_reader`, as that of Windows, the worker waits for room in another way."""
 
@@ -467,3 +468,7 @@ def test_a_loop_without_add_reader_will_do(
     assert next(numbers) == 0
     assert numbers.close() is True
     assert ended(pausing.closed)
+    gc.collect()
+    assert not caplog.records  # of a task that has failed, and that nobody asks
+    gc.collect()
+    assert not caplog.records  # of a task that failed, and that nobody has asked
