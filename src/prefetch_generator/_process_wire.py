@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 ITEM, END, FAILED, CLOSED, CLOSE_FAILED, BOARD, SEGMENT, DROP = (bytes([code]) for code in b"iefcxbsd")
 STOP, HURRY = b"s", b"h"  # the worker's one word through the socket: the source is to stop; at exit, in half the time
-ROOM, NO_BOUND = b"r", b"u"  # what goes through the pipe: room for one item, or for any number
+ROOM, NO_BOUND = b"r", b"u"  # through the pipe: room for one item, or for any number; a STOP only wakes
 
 LARGE = 64 * 1024  # bytes from which on a buffer is not pickled
 FREE, LENT, SPENT, DROPPED = 0, 1, 2, 3

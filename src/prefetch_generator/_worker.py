@@ -69,7 +69,7 @@ class SourceMaker:
 class Worker:
     """What a worker's thread and its owner share beside the channel.
 
-    Whoever ends it does so through `stop`, which cancels the channel, which the thread sees. There are two exceptions:
+    Whoever ends it does so through `stop`, which cancels the channel, which the thread sees. Two do not rely on that:
     an owner that vanishes (`channel.owner`), which needs no Python code, and a constructor that fails (`may_begin`).
     """
 
