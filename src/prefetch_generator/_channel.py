@@ -108,7 +108,7 @@ class Channel(Generic[T]):
         # The generator. When there is none any more, this puts itself into `wakeups`: it stops the worker even if the
         # generator's finalizer, which is Python code, was interrupted before its first line.
         self.owner = weakref.ref(owner, self.wakeups.put)
-        # The source that made this, if one did: once that one is to stop, what it holds counts as abandoned.
+        # The source that made this, if one did: once that one is to stop, what it has made counts as abandoned.
         self.made_in = source_context(threading.get_ident())
         self.cancelled = False  # from cancel() on nothing more is delivered
         self.over = False  # from finish() on: the worker is through with the source, and no item follows
@@ -223,7 +223,7 @@ class Channel(Generic[T]):
 
     @property
     def is_abandoned(self) -> bool:
-        """True once it was closed or dropped, or is held only by another source that is to stop."""
+        """True once it was closed or dropped, or if it was made by another source, which is to stop."""
         outer = self.made_in
         if outer is not None and outer is not source_context(threading.get_ident()) and outer.stop.is_set():
             return True
