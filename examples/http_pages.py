@@ -1,6 +1,6 @@
 """Fetch the pages of a web service ahead of their use, and wait politely when it is busy.
 
-A source that waits with its `current_stop_event()` instead of `time.sleep` is cancelled at once
+A source that waits with its `current_stop_event()` instead of `time.sleep` ends at once
 when the consumer has seen enough, however long the server asked it to wait.
 """
 

@@ -293,7 +293,7 @@ _source_contexts: dict[int, SourceContext] = {}
 def current_stop_event() -> StopEvent:
     """Return the stop event of the worker this code runs on; anywhere else, one that is never set.
 
-    A source that waits with it, instead of with `time.sleep`, is cancelled at once:
+    A source that waits with it, instead of with `time.sleep`, hears of a stop at once:
 
     >>> def poll(seconds):
     ...     stop = current_stop_event()
