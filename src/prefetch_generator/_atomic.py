@@ -105,6 +105,7 @@ def call_held(held: Once[partial[object]], report: Callable[[BaseException], obj
     marks: list[str] = []
     steps = chain(map(marks.append, ["begun"]), islice(held.take, 1), map(marks.append, ["over"]))
     try:
+        # A loop in C over what is held, if it still is; the marks around it give None, which `filter` leaves out.
         max(filter(_IS_ONE, steps), key=_CALL, default=None)
     except BaseException as error:
         if len(marks) != 1:

@@ -66,7 +66,9 @@ class Channel(Generic[T]):
 
     A sleeper waits for the channel by putting a `Bell` into `bells`, whose `ring()` must not raise. To take an item, a
     consumer uses `take`, `wake_worker`, `deliveries`, `cancelled`, `over` and `busy_ident` directly; to report the end,
-    `outcome`. The worker sets `worker_ident` and `busy_ident` at its beginning and its end.
+    `outcome`. The worker sets `worker_ident` and `busy_ident` at its beginning and its end. A source that does not wait
+    in `room` stores a request of its own in `wake_worker`, or a count of its own in `deliveries`, and says how long it
+    has waited (`producer_wait`).
 
     `take`, `wake_worker` and `deliveries` are prepared calls, made by iterating: see `_atomic`.
     """
@@ -99,7 +101,8 @@ class Channel(Generic[T]):
         self.put = self.items.put
         self.take: Iterator[T] = map(self.items.get, repeat(False))  # raises Empty, and goes on working
         self.counter = count()  # counts in C: `+= 1` by several consumers would lose some without the GIL
-        # Iterated for each item that is delivered. A source that is not this worker's to wake hears of it in this way.
+        # Iterated for each item that is delivered. A source in a process puts one here that also tells the child: to
+        # wake the worker for that would take the GIL.
         self.deliveries: Iterator[object] = self.counter
         self.wakeups: SimpleQueue[object] = make_queue()  # the worker sleeps on it
         # Iterated, it wakes the worker, once; written by the worker alone.
@@ -118,7 +121,9 @@ class Channel(Generic[T]):
         self.outcome.hold(RuntimeError("the worker broke down outside of the source: see the output of its thread"))
         self.complete = False  # True once the source has come to its own end
         self.worker_ident = 0  # the worker's thread, as long as it runs
-        self.busy_ident = 0  # the same, but not while it sleeps: it spares the consumers a call, a tenth of their time
+        # The same, but 0 while the worker waits for room: then a consumer need not ask for its own ident, which takes a
+        # tenth of its time. (A finalizer that calls `next()` on the worker just then is refused by `wait`.)
+        self.busy_ident = 0
         # A wait counts when it is over; without the GIL consumers that share one object can lose some of these.
         self.producer_wait = 0.0
         self.consumer_wait = 0.0
@@ -153,7 +158,7 @@ class Channel(Generic[T]):
                 return repeat(None, min(free, _BATCH))
             else:
                 self._park()
-        return repeat(None, 1)
+        return repeat(None, 1)  # not none at all: the caller's loop would then never come to look
 
     def _park(self) -> None:
         started = perf_counter()
@@ -234,7 +239,8 @@ class Channel(Generic[T]):
 
         A worker that is to stop while it waits here, for another generator, gets GeneratorExit.
         """
-        # Here and not in `next`, for whoever keeps the traceback of what strikes a sleeper keeps this frame.
+        # Not in `next`: whoever keeps the traceback of what strikes a sleeper keeps this frame, which so must not
+        # hold the generator.
         me = threading.get_ident()
         if me == self.worker_ident:  # a finalizer, on the worker that was about to sleep or just woke
             raise RuntimeError(OWN_SOURCE)
@@ -244,7 +250,7 @@ class Channel(Generic[T]):
         try:
             self.bells.add(bell)
             if here is not None:
-                _kept = here.stop.listen(bell)
+                _kept = here.stop.listen(bell)  # while the bell is: see there
                 here.raise_if_stopped()
                 if deadline == math.inf and bell.alone:
                     here.waits_for = self, news

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
-_process = object()  # stands for this process; a forked child gets another
+_process = object()  # stands for this process; a forked child gets another. Not `getpid()`: a call for every item
 
 
 def _after_fork_in_child() -> None:

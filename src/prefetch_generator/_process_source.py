@@ -309,6 +309,7 @@ class _Link(Bell):
             outcome.hold(SourceProcessError(self._death(), self._process.exitcode))
 
     def _end(self) -> BaseException:
+        """Return how a source has ended that came to its own end."""
         try:
             return StopIteration(self._receiver.load())
         except BaseException as failure:

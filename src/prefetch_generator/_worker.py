@@ -1,8 +1,8 @@
 """The worker: the thread that runs the source, from its first `next` to its `close`.
 
 It knows the channel and its stop event, and cannot know the public object, whose module imports this one. That is what
-makes collection work: as long as the thread runs, nothing it holds keeps the generator alive. What a source is it
-has to know only to tell where it is; else it is an object and two functions: one that runs it, one that closes it.
+makes collection work: as long as the thread runs, nothing it holds keeps the generator alive. A source is an object to
+it, with functions that run it, close it, tell where it is and kill it. Only to tell where it is does it look further.
 """
 
 from __future__ import annotations
@@ -45,9 +45,12 @@ def channels_over(iterable: object) -> list[Channel[Any]]:
 class Source(NamedTuple):
     """What a worker runs, and how.
 
-    `produce` puts what the iterator gives into the channel. It returns None if it was stopped, and the worker is still
-    to close the source; else what the source has ended with. If it has closed the source itself, it has set `heard`,
-    and returns StopIteration, or what closing raised.
+    `produce` puts what the iterator gives into the channel, and returns how that ended:
+
+        the source ended by itself                          StopIteration with its value, or what it raised
+        it was stopped, and the worker is to close it       None
+        it was stopped, and `produce` has seen it closed    StopIteration, or what closing raised; `heard` is set in
+                                                            this thread's `SourceContext`
     """
 
     iterable: object
@@ -104,7 +107,7 @@ class Worker:
         self.channel = channel
         self.stop = stop
         self.may_begin: bool | None = None  # whether the thread may touch the source; None until the constructor knows
-        self.begin = map(channel.wakeups.put, repeat(None, 1))  # tells it, in one step
+        self.begin = map(channel.wakeups.put, repeat(None, 1))  # iterated, it has the thread look at that
         self.ended = StopEvent()
         self.close_failure: Once[BaseException] = Once()  # what the source raised while it was being closed
         self.dropped = False  # nobody is left who could call close()
@@ -177,8 +180,8 @@ class Worker:
         except (AssertionError, RuntimeError) as error:
             # Errors of `threading`: a finalizer, on the worker itself after its last line, cannot wait for that thread;
             # and before 3.13, if two threads see the end at once, one may release the lock that the other has just
-            # acquired. Any other error is a signal handler's. (Told by the names they see: a frozen application has no
-            # files.)
+            # acquired. Any other error is a signal handler's. (Told by the globals of the frame that raised: in a
+            # frozen application it may name no file.)
             *_, last = (frame for frame, _ in walk_tb(error.__traceback__))
             if last.f_globals is not vars(threading):
                 raise
@@ -322,7 +325,7 @@ def _announce_end(worker: Worker) -> None:
 
 
 def _look_again(worker: Worker, _: object) -> None:
-    """See, when all code of the thread is through, that it has come to its last line."""
+    """See that the thread has come to its last line: called when it lets go of its target, whatever failed before."""
     if not worker.ended.is_set() or worker.channel.worker_ident:
         worker.kill()  # a process that nobody hears any more would never end
         worker.source = worker.iterable = None
