@@ -239,7 +239,7 @@ class Channel(Generic[T]):
 
         A worker that is to stop while it waits here, for another generator, gets GeneratorExit.
         """
-        # Not in `next`: whoever keeps the traceback of what strikes a sleeper keeps this frame, which so must not
+        # Not in `next`: whoever keeps the traceback of what strikes a sleeper keeps this frame, so it must not
         # hold the generator.
         me = threading.get_ident()
         if me == self.worker_ident:  # a finalizer, on the worker that was about to sleep or just woke
