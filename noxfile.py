@@ -64,7 +64,7 @@ find_pyenv_pythons()
 def tests(session: nox.Session) -> None:
     """Run the suite on one Python."""
     session.install(".[test]")
-    session.run(*PYTHON, "-m", "pytest", *session.posargs)
+    session.run(*PYTHON, "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session
