@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from prefetch_generator import SourceProcessError, _process_call, _process_child, _process_wire, background
-from tests.helpers import posix
+from tests.helpers import needs, posix
 
 from .child_sources import watched
 from .process_calls import count, given
@@ -119,6 +120,19 @@ def test_an_item_that_nothing_can_pickle(item: object, monkeypatch: pytest.Monke
     with pytest.raises(TypeError, match="an item of the source cannot be sent from its process"):
         next(items)
     assert list(items) == []
+
+
+@needs("cloudpickle")
+def test_an_item_that_only_cloudpickle_can_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I3: where the source's process has cloudpickle, as with a function sent by value, it sends such items too."""
+    monkeypatch.setitem(sys.modules, "cloudpickle", importlib.import_module("cloudpickle"))
+    large = pickle.PickleBuffer(bytes(1 << 17))
+    buffers: list[memoryview] = []
+    pickled = _process_wire.dumps((large, lambda: "made there"), buffers)
+    assert len(buffers) == 1  # the buffer has been met twice, and is sent once
+    _, function = pickle.loads(pickled, buffers=buffers)
+    assert function() == "made there"
+    assert pickle.loads(_process_wire.dumps(lambda: "again"))() == "again"
 
 
 def test_what_wraps_itself_is_not_followed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
