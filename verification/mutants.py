@@ -89,7 +89,7 @@ NOT_HERE = {  # what only Windows, or only gevent, runs
 # test: one that takes longer hangs, and the mutant counts as killed. Not among them: what tests a text that a mutant
 # changes, as the seeded bugs do, would kill any mutant there.
 STAGES: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (5, tuple(f"contract/test_{letter}_*.py" for letter in "fdjbageh")),
+    (5, (*(f"contract/test_{letter}_*.py" for letter in "fdjbageh"), "documents/test_public_names.py")),
     (30, ("contract/test_*.py",)),
     (60, ("verification/test_explorer.py", "random/test_*.py", "interrupts/test_*.py")),
 )
