@@ -173,10 +173,10 @@ def coverage(session: nox.Session) -> None:
     # Editable, so that the report names the files in src/; gevent, for the lines that run only beside it.
     session.install("-e", ".[test]", "coverage[toml]>=7.10", "gevent")
     session.run("coverage", "erase")
-    # Without what runs a rewritten copy of the package, or starts a thousand processes: both take minutes when traced, and
-    # cover nothing more. Nor what counts memory, of which coverage needs some too; signals at random in a process of its
-    # own, which coverage's tracer, that has a lock, does not always bear; and sub-interpreters, which coverage cannot be
-    # imported in.
+    # Without what runs a rewritten copy of the package, or starts a thousand processes: both take minutes when traced,
+    # and cover nothing more. Nor what counts memory, of which coverage needs some too; signals at random in a process
+    # of its own, which coverage's tracer, that has a lock, does not always bear; and sub-interpreters, which coverage
+    # cannot be imported in.
     names = ("leaks_nothing", "ctrl_c_under_asyncio_run", "sub_interpreter")
     untraced = ["--ignore=tests/verification", "--ignore=tests/interrupts/test_processes.py"]
     untraced += ["-k", " and ".join(f"not {name}" for name in names)]
