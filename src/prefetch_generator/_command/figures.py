@@ -8,7 +8,7 @@ from typing import Any
 
 from prefetch_generator._command.machine import SWITCH_INTERVAL
 from prefetch_generator._command.report import advice
-from prefetch_generator._command.times import Comparison, Measurement, Run, mean
+from prefetch_generator._command.times import Comparison, Measurement, mean
 
 
 def as_json(measured: Measurement) -> str:
@@ -21,7 +21,7 @@ def figures(measured: Measurement) -> dict[str, Any]:
     consumers = {each.consumer: _comparison(each) for each in (measured.waits, measured.computes)}
     if measured.tuned:
         tuned = measured.tuned
-        run = _run(tuned, tuned.others["background"])
+        run = _run(tuned, "background")
         consumers["computes"]["runs"]["tuned"] = run | {"switch_interval_seconds": SWITCH_INTERVAL}
     return {
         "source": measured.title,
@@ -39,19 +39,19 @@ def figures(measured: Measurement) -> dict[str, Any]:
 
 
 def _comparison(compared: Comparison) -> dict[str, Any]:
-    runs = {"plain": compared.plain, **compared.others}
     return {
         "seconds_per_item": mean(compared.plain.used),
         "best_speed_up": compared.best,
-        "runs": {variant: _run(compared, run) for variant, run in runs.items()},
+        "runs": {variant: _run(compared, variant) for variant in compared.runs},
     }
 
 
-def _run(compared: Comparison, run: Run) -> dict[str, float]:
+def _run(compared: Comparison, variant: str) -> dict[str, float]:
+    run = compared.runs[variant]
     return {
         "seconds": run.seconds,
         "items_per_second": run.rate,
-        "speed_up": run.rate / compared.plain.rate,
+        "speed_up": compared.speed_up(variant),
         "producer_wait_seconds": run.producer_wait,
         "consumer_wait_seconds": run.consumer_wait,
         "startup_seconds": run.startup,

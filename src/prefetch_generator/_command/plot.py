@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefetch_generator._command.report import PICTURED
-from prefetch_generator._command.times import Comparison, Measurement, Run
+from prefetch_generator._command.report import PICTURED, pictured_seconds
+from prefetch_generator._command.times import Comparison, Measurement
 
 # What is written into the file, or kept out of it: the same measurement gives the same file, on any day.
 METADATA: Mapping[str, Mapping[str, None]] = {".svg": {"Creator": None, "Date": None}, ".png": {"Software": None}}
@@ -59,11 +59,11 @@ def save(measured: Measurement, file: Path) -> None:
 def draw(measured: Measurement) -> Any:
     """Return a figure with a part for each consumer, all on one scale."""
     comparisons = [measured.waits, measured.computes]
-    heights = [LANE * 2.5 * (1 + len(each.others)) for each in comparisons]
+    heights = [LANE * 2.5 * len(each.runs) for each in comparisons]
     size = (WIDTH, sum(heights) + 0.4 * len(heights) + 0.8)  # with the titles, the legend and the time
     figure: Any = importlib.import_module("matplotlib.figure").Figure(size, layout="constrained")
     parts = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    longest = max(seconds(run) for each in comparisons for run in (each.plain, *each.others.values()))
+    longest = max(pictured_seconds(run) for each in comparisons for run in each.runs.values())
     for axes, compared in zip(parts, comparisons, strict=True):
         draw_comparison(axes, compared, longest)
     unit, factor = ("seconds", 1) if longest >= 1 else ("milliseconds", 1000)
@@ -73,14 +73,9 @@ def draw(measured: Measurement) -> Any:
     return figure
 
 
-def seconds(run: Run) -> float:
-    """Return how long the items took that are in the picture."""
-    return run.used[:PICTURED][-1].end - run.start
-
-
 def draw_comparison(axes: Any, compared: Comparison, longest: float) -> None:
     """Draw the plain loop and the other runs below it, each with a lane for the source and one for the consumer."""
-    runs = {"plain": compared.plain, **compared.others}
+    runs = compared.runs
     for row, run in enumerate(runs.values()):
         for lane, (side, spans) in enumerate({"source": run.made, "consumer": run.used}.items()):
             bars = [(span.start - run.start, span.end - span.start) for span in spans[:PICTURED]]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from prefetch_generator._command.machine import SWITCH_INTERVAL
-from prefetch_generator._command.times import ENOUGH, WORTH_IT, Comparison, Measurement, Span, mean
+from prefetch_generator._command.times import ENOUGH, WORTH_IT, Comparison, Measurement, Run, Span, mean
 
 PICTURED = 6  # items in the picture
 WIDTH = 64  # columns of the picture
@@ -71,13 +71,17 @@ def _label(consumer: str, variant: str) -> str:
 
 def picture(comparison: Comparison, *, colours: bool = False) -> Iterator[str]:
     """Draw who worked when, over the first items: a digit is the item, a dot is waiting."""
-    runs = {"plain": comparison.plain, **comparison.others}
-    column = max(run.used[:PICTURED][-1].end - run.start for run in runs.values()) / WIDTH
+    column = max(map(pictured_seconds, comparison.runs.values())) / WIDTH
     yield f"consumer {comparison.consumer} (digit: at work on that item; dot: idle; one column: {column * 1000:.3f} ms)"
-    for name, run in runs.items():
+    for name, run in comparison.runs.items():
         for label, side, spans in [(name, "source", run.made), ("", "consumer", run.used)]:
             lane = f"{side:<8}  {draw(spans, run.start, column)}"
             yield f"  {label:<11}{painted(lane, COLOURS[side]) if colours else lane}"
+
+
+def pictured_seconds(run: Run) -> float:
+    """Return how long the items took that are in a picture."""
+    return run.used[:PICTURED][-1].end - run.start
 
 
 def draw(spans: Sequence[Span], start: float, column: float) -> str:

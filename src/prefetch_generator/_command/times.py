@@ -45,13 +45,18 @@ class Comparison(NamedTuple):
     others: Mapping[str, Run]  # by variant: "background", and "process" where that was tried
 
     @property
+    def runs(self) -> Mapping[str, Run]:
+        """All of them by variant, the plain loop first, which is called "plain"."""
+        return {"plain": self.plain, **self.others}
+
+    @property
     def best(self) -> float:
         """How many times faster than the plain loop it could be, by the times of that loop."""
         return best_speed_up(len(self.plain.used), mean(self.plain.made), mean(self.plain.used))
 
     def speed_up(self, variant: str) -> float:
         """Return how many times faster than the plain loop *variant* was."""
-        return self.others[variant].rate / self.plain.rate
+        return self.runs[variant].rate / self.plain.rate
 
     def gained(self, variant: str = "background") -> float:
         """Return the share of the possible gain that was reached: 0 for none, 1 for all or if there is hardly any.
