@@ -47,8 +47,8 @@ QUIET = getattr(socket, "MSG_NOSIGNAL", 0)  # else a program that wants to be ki
 _AT_ONCE = QUIET | getattr(socket, "MSG_DONTWAIT", 0)
 
 
-# Through which a worker's consumers announce room: not a socket, for that would be full after some 300 single bytes.
 _End = TypeVar("_End", Connection, socket.socket)
+# Through which a worker's consumers announce room: not a socket, for that would be full after some 300 single bytes.
 Pipe = tuple[Connection, Connection] | tuple[socket.socket, socket.socket]
 
 

@@ -465,12 +465,8 @@ def test_an_error_between_two_steps_never_makes_a_shorter_result(monkeypatch: py
     for n in range(1, 200):
         at = At("line", n)
         at.codes = frozenset(codes)
-        before = threading.gettrace()
-        threading.settrace(at.trace)
-        try:
+        with at.on_new_threads():
             numbers = BackgroundGenerator(counting(3), 1, name="traced")
-        finally:
-            threading.settrace(before)
         got: list[int] = []
         error: BaseException | None = None
         try:

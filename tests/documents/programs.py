@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,8 +37,10 @@ def python_blocks(document: str) -> list[Any]:
     return [pytest.param(it, id=f"line-{it.line}") for it in blocks(document) if it.language == "python"]
 
 
-def expected(code: str) -> list[str]:
+def expected(code: str, folder: Path | None = None) -> list[str]:
     """Return the lines that a program says it prints: the comments behind its `print`s."""
+    if "hashlib" in code and folder is not None:  # prints a line for each file of the folder that it runs in
+        return [f"{path.name} {sha256(path.read_bytes()).hexdigest()}" for path in sorted(folder.glob("*.py"))]
     return re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
 
 

@@ -102,7 +102,25 @@ def photos(folder: Path) -> Iterator[dict[str, str]]:
     yield {}
 
 
-class _Service(BaseHTTPRequestHandler):
+class _Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _served(handler: type[_Quiet]) -> Iterator[str]:
+    """Run a server on this machine, past any proxy that the environment may name; give its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, patch.dict(os.environ, NO_PROXY="127.0.0.1"):
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+class _Service(_Quiet):
     """Answer with a hundred lines; or with one, and then nothing until the client hangs up."""
 
     protocol_version = "HTTP/1.1"  # which has chunks
@@ -122,22 +140,12 @@ class _Service(BaseHTTPRequestHandler):
     def _send(self, chunk: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @contextmanager
 def web_site(_: Path) -> Iterator[dict[str, str]]:
-    """Serve it on this machine, past any proxy that the environment may name."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Service) as server, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("NO_PROXY", "127.0.0.1")
-        serving = Thread(target=server.serve_forever)
-        serving.start()
-        try:
-            yield {"https://example.org": f"http://127.0.0.1:{server.server_port}"}
-        finally:
-            server.shutdown()
-            serving.join()
+    """Serve it in place of the site that the recipes name."""
+    with _served(_Service) as address:
+        yield {"https://example.org": f"http://{address}"}
 
 
 _CLIP = """
@@ -199,7 +207,7 @@ _BARS = {
 }
 
 
-class _Page(BaseHTTPRequestHandler):
+class _Page(_Quiet):
     """Answers with the number in the path, but not before eight requests are open at once."""
 
     eight = Barrier(8)
@@ -212,21 +220,12 @@ class _Page(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @contextmanager
 def eight_at_a_time(_: Path) -> Iterator[dict[str, str]]:
     """Put a server at `localhost:8000` that answers whoever asks for eight pages at once, and nobody else."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield {"localhost:8000": f"127.0.0.1:{server.server_port}"}
-        finally:
-            server.shutdown()
-            thread.join()
+    with _served(_Page) as address:
+        yield {"localhost:8000": address}
 
 
 @contextmanager
