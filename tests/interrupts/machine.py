@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from types import CodeType, FrameType
 from typing import Any, Literal
 
+from prefetch_generator import BackgroundGenerator
 from prefetch_generator._bell import ThreadBell
 from tests.helpers import EVERY, GIL, LONG, PACKAGE
 
@@ -202,6 +203,25 @@ def one_after_the_other(scenario: Callable[[int], At], least: int) -> None:
         gc.enable()
         gc.unfreeze()
     assert n > least  # else next to nothing was tried
+
+
+def missing_under(at: At, numbers: BackgroundGenerator[Any], expected: list[object]) -> list[object]:
+    """Take what is expected, the return value last, and call again after a strike; return what did not come.
+
+    Nothing is repeated, and order is kept.
+    """
+    got: list[object] = []
+    with at:
+        while len(got) < len(expected) and None not in got:
+            try:
+                got.append(numbers.next(LONG))
+            except Strike:
+                pass
+            except StopIteration as end:
+                got.append(end.value)
+    missing = [item for item in expected if item not in got]
+    assert [item for item in got if item is not None] == [item for item in expected if item not in missing]
+    return missing
 
 
 def join_workers() -> None:

@@ -15,7 +15,7 @@ from types import CodeType
 from prefetch_generator import BackgroundGenerator, StopEvent
 from prefetch_generator._atomic import raise_held
 from tests.helpers import LONG
-from tests.interrupts.machine import NAME, At, Strike, join_workers, one_after_the_other
+from tests.interrupts.machine import NAME, At, Strike, join_workers, missing_under, one_after_the_other
 from tests.interrupts.sources import Paced, Untouched, either_way
 
 HELD = {raise_held.__code__}  # where a failure, or the end, is in hand
@@ -56,18 +56,8 @@ def test_an_exception_anywhere_in_next_costs_at_most_the_item_in_hand(paced: boo
             raise Strike
 
         numbers = BackgroundGenerator(source.items(), 2, name="traced")
-        got: list[object] = []
         at = At("opcode", n, action, source.one_more)
-        with at:
-            while len(got) < 4 and None not in got:
-                try:
-                    got.append(numbers.next(LONG))
-                except Strike:
-                    pass
-                except StopIteration as end:
-                    got.append(end.value)
-        missing = [item for item in expected if item not in got]
-        assert [item for item in got if item is not None] == [item for item in expected if item not in missing]
+        missing = missing_under(at, numbers, expected)
         assert len(missing) <= 1
         if at.place is not None:
             if missing == ["value"]:

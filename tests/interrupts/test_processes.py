@@ -16,7 +16,7 @@ import pytest
 from prefetch_generator import BackgroundGenerator, _worker, background
 from tests.contract.process_support import FORK_WARNING
 from tests.helpers import LONG, posix
-from tests.interrupts.machine import At, Event, Strike, join_workers, one_after_the_other
+from tests.interrupts.machine import At, Event, Strike, join_workers, missing_under, one_after_the_other
 
 pytestmark = [posix, pytest.mark.filterwarnings(FORK_WARNING)]
 
@@ -42,17 +42,8 @@ def test_an_exception_anywhere_in_next_costs_at_most_the_item_in_hand(event: Eve
 
     def scenario(n: int) -> At:
         numbers = start(3, max_prefetch)
-        got: list[object] = []
-        with At(event, n) as at:
-            while len(got) < 4 and None not in got:
-                try:
-                    got.append(numbers.next(LONG))
-                except Strike:
-                    pass
-                except StopIteration as end:
-                    got.append(end.value)
-        missing = [item for item in expected if item not in got]
-        assert [item for item in got if item is not None] == [item for item in expected if item not in missing]
+        at = At(event, n)
+        missing = missing_under(at, numbers, expected)
         assert len(missing) <= (event == "line")
         join_workers()
         assert not multiprocessing.active_children()
