@@ -327,8 +327,7 @@ def _announce_end(worker: Worker) -> None:
 def _look_again(worker: Worker, _: object) -> None:
     """See that the thread has come to its last line: called when it lets go of its target, whatever failed before."""
     if not worker.ended.is_set() or worker.channel.worker_ident:
-        worker.kill()  # a process that nobody hears any more would never end
-        worker.source = worker.iterable = None
+        worker.source = worker.iterable = None  # a process that nobody hears any more ends with this
         worker.channel.finish(None)  # which leaves the outcome as it is: what is known, or else an error
         _announce_end(worker)
 

@@ -94,12 +94,15 @@ def test_an_exception_anywhere_in_close_leaves_a_generator_that_can_be_closed() 
 def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
     hooked: SimpleQueue[threading.ExceptHookArgs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B6: at every line: all items and then the end, or some of them and then an error; and no child stays."""
+    """B6: all items and then the end, or some of them and then an error; and no child stays.
+
+    At every line, and at the worker's first instructions.
+    """
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # where it strikes the last look at an ended thread
     outcomes: set[type[BaseException]] = set()
 
-    def scenario(n: int) -> At:
-        at = At("line", n)  # its instructions are thousands
+    def scenario(n: int, event: Event = "line") -> At:
+        at = At(event, n)
         with at.on_new_threads():
             numbers = start(3, 1)
         got: list[int] = []
@@ -122,5 +125,7 @@ def test_an_error_anywhere_on_the_worker_never_makes_a_shorter_result(
         assert not multiprocessing.active_children()
         return at
 
-    one_after_the_other(scenario, 100)
+    one_after_the_other(scenario, 100)  # its instructions are thousands
+    for n in range(1, 10):  # before its first line nothing of it can handle an error
+        scenario(n, "opcode")
     assert outcomes >= {Strike, StopIteration}
