@@ -18,6 +18,7 @@ from nox.command import CommandFailed
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t", "3.15t"]
 PYTHON = ("python", "-X", "dev", "-W", "error")
 
+COVERAGE = "coverage[toml]>=7.10"
 # Pinned: a newer checker that finds more is a change of its own, not somebody else's red build.
 MYPY = "mypy==2.4.*"
 PYRIGHT = "pyright[nodejs]==1.1.414"  # with its own Node, so that pip alone is enough
@@ -125,7 +126,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the code, and of what a user sees of it."""
-    session.install(".[test]", MYPY, PYRIGHT)
+    session.install(".[test]", MYPY, PYRIGHT, COVERAGE)
     session.run("mypy", *session.posargs)
     session.run("pyright", "--warnings")
     session.run("pyright", "--verifytypes", "prefetch_generator", "--ignoreexternal")
@@ -172,7 +173,7 @@ def integrations(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Run the suite and demand that it takes every branch of the package."""
     # Editable, so that the report names the files in src/; gevent, for the lines that run only beside it.
-    session.install("-e", ".[test]", "coverage[toml]>=7.10", "gevent")
+    session.install("-e", ".[test]", COVERAGE, "gevent")
     session.run("coverage", "erase")
     # Without what runs a rewritten copy of the package, or starts a thousand processes: both take minutes when traced,
     # and cover nothing more. Nor what counts memory, of which coverage needs some too; signals at random in a process
@@ -217,5 +218,5 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Break the package in one place at a time: a test has to fail. An hour or so; ``-- --log FILE`` resumes."""
-    session.install(".[test]", "cosmic-ray==8.7.*")
+    session.install(".[test]", "cosmic-ray==8.7.*", COVERAGE)
     session.run("python", "-m", "verification.mutants", *session.posargs)

@@ -1,20 +1,20 @@
 """Does the suite see? Break the package in one place at a time, and demand that a test fails.
 
 ``python -m verification.mutants`` makes every mutant that the tables below ask for, runs the tests against each in a
-copy of the work tree, and prints the survivors and the score. A survivor that `survivors.json` does not explain is an
-error, and so is an explanation of a mutant that is not made any more.
+copy of the work tree, and prints the survivors and the score. It runs the tests that run the changed line, as `reach`
+has found them: first what killed others in the same function, then the quickest. A survivor that `survivors.json` does
+not explain is an error, and so is an explanation of a mutant that is not made any more.
 
 The operators are those of `cosmic-ray`, which need no parser of our own, and one more that it does not have: to leave a
 statement out. What is not mutated:
 
 - annotations, docstrings, imports, ``__slots__``, ``if TYPE_CHECKING``, overloads: no test can see them, or every one;
 - numbers with a decimal point: all of them are limits, of time or of what is worth a word;
-- what only Windows runs.
+- what only Windows, gevent or PyTorch runs.
 
 Arguments: ``--list`` names the mutants and runs nothing; ``--only TEXT`` keeps those whose name has TEXT in it, and
-may be repeated; ``--unexplained`` leaves out those that have a reason to survive; ``--workers N`` runs N at a time;
-``--stages 1 2`` leaves out the slow tests; ``--log FILE`` notes each outcome, and does not run again what was killed
-according to it.
+may be repeated; ``--unexplained`` leaves out those that have a reason to survive; ``--workers N`` runs N at a time, 4
+unless told, for most wait; ``--log FILE`` notes each outcome, and does not run again what was killed according to it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from typing import NamedTuple
 
 from cosmic_ray.mutating import mutate_code  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from cosmic_ray.plugins import get_operator  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+from verification import reach
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src", "prefetch_generator")
@@ -75,7 +77,7 @@ OPERATORS = (
     "RemoveDecorator",
     "ZeroIterationForLoop",
 )
-NOT_HERE = {  # what only Windows, or only gevent, runs
+NOT_HERE = {  # what only Windows, gevent or PyTorch runs
     "_longest_wait",
     "_SLICED",
     "HubBell",
@@ -83,33 +85,16 @@ NOT_HERE = {  # what only Windows, or only gevent, runs
     "make_bell",
     "make_queue",
     "threads_are_greenlets",
+    "_process_torch",
 }
 
-# The tests, fastest first: what survives one stage goes on to the next. The number is the limit, in seconds, for each
-# test: one that takes longer hangs, and the mutant counts as killed. Not among them: what tests a text that a mutant
-# changes, as the seeded bugs do, would kill any mutant there.
-STAGES: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (5, (*(f"contract/test_{letter}_*.py" for letter in "fdjbageh"), "documents/test_public_names.py")),
-    (30, ("contract/test_*.py",)),
-    (60, ("verification/test_explorer.py", "random/test_*.py", "interrupts/test_*.py")),
-)
-COMMAND = ("__main__", "_command/")  # the modules that only the command line imports
-COMMAND_STAGE = (30, ("command/test_*.py", "documents/test_doctests.py"))  # theirs, whatever stages are asked for
-FIRST = {  # what most likely finds a mutant of this module
-    "_decorator": "contract/test_f",
-    "_exit": "contract/test_c",
-    "_generator": "contract/test_a",
-    "_iterable": "contract/test_j",
-    "_stop": "contract/test_d",
-    "_worker": "contract/test_c",
-    "_channel": "contract/test_a",
-    "_async_consumer": "contract/test_g",
-    "_async_source": "contract/test_h",
-    "_process_source": "contract/test_i",
-    "_process_child": "contract/test_i",
-    "_process_wire": "contract/test_i",
+# What a survivor has to face besides: what is not traced, and what looks at lines that only an import runs.
+LAST = {
+    "_process": ("interrupts/test_processes.py",),
+    "_command": (),
+    "_": ("documents/test_public_names.py", "verification/test_explorer.py"),
 }
-STAGE_LIMIT = 300  # seconds, should something hang that pytest cannot end
+LIMIT = 1800  # seconds for all the tests of a mutant: should something hang that pytest cannot end
 
 
 class Mutant(NamedTuple):
@@ -118,6 +103,12 @@ class Mutant(NamedTuple):
     name: str
     module: str
     code: str
+    lines: range  # of the statement that it changes
+
+    @property
+    def function(self) -> str:
+        """The function that it is in: what finds one mutant there may well find the next."""
+        return self.name.partition(":")[0]
 
 
 class Outcome(NamedTuple):
@@ -130,6 +121,8 @@ class Outcome(NamedTuple):
 def mutants() -> Iterator[Mutant]:
     """Make every mutant, in the order of the files."""
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        if path.stem in NOT_HERE:
+            continue
         module = path.relative_to(ROOT / PACKAGE).with_suffix("").as_posix()
         code = path.read_text(encoding="utf-8")
         tree = ast.parse(code)
@@ -150,9 +143,10 @@ def mutants() -> Iterator[Mutant]:
             seen.add(meaning)
             found.append((line, f"{module}.{functions.get(line, '')}: `{old}` -> `{new}`", mutated))
         names: Counter[str] = Counter()
-        for _, name, mutated in sorted(found):
+        for line, name, mutated in sorted(found):
             names[name] += 1
-            yield Mutant(name if names[name] == 1 else f"{name} ({names[name]})", module, mutated)
+            unique = name if names[name] == 1 else f"{name} ({names[name]})"
+            yield Mutant(unique, module, mutated, _statement(tree, line))
 
 
 def _meaning(code: str) -> object:
@@ -264,6 +258,19 @@ def _functions(tree: ast.Module) -> dict[int, str]:
     return names
 
 
+def _statement(tree: ast.Module, line: int) -> range:
+    """Return the lines of the statement that this one belongs to, without those inside; none outside of a function."""
+    lines, in_function = range(0), False
+    for node in ast.walk(tree):  # from the outside to the inside
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
+            inside = getattr(node, "body", None)
+            end = inside[0].lineno if inside else (node.end_lineno or 0) + 1
+            lines = range(node.lineno, max(end, node.lineno + 1))
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                in_function = line >= node.body[0].lineno
+    return lines if in_function else range(0)
+
+
 def _difference(code: str, mutated: str) -> tuple[int, str, str]:
     """Return the number of the first line that differs, and what is there before and after."""
     old, new = code.splitlines(), mutated.splitlines()
@@ -277,64 +284,55 @@ def _difference(code: str, mutated: str) -> tuple[int, str, str]:
     return 0, "", ""
 
 
+SURVIVED = Outcome("survived", "")
+
+
 class Copy:
     """A copy of the work tree, in which one mutant at a time is tested."""
 
     def __init__(self, folder: Path) -> None:
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__", "build"))
         self.folder = folder
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": str(folder / "src"),
-        }
+        self.chosen = folder / "chosen.json"
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder / "src", folder)))}
         where = self._run("-c", "import prefetch_generator; print(prefetch_generator.__file__)")
         if not where.stdout.startswith(str(folder)):
             sys.exit(f"the copy in {folder} is not the one that is imported, but {where.stdout}")
 
-    def test(self, mutant: Mutant, stages: list[int]) -> Outcome:
-        """Test one mutant."""
+    def test(self, mutant: Mutant, tests: dict[str, float]) -> Outcome:
+        """Run these tests, each with a limit in seconds, against one mutant, and then the last ones."""
         path = self.folder / PACKAGE / f"{mutant.module}.py"
         original = path.read_text(encoding="utf-8")
         try:
             self._write(path, mutant.code)
-            by_command = mutant.module.startswith(COMMAND)
-            chosen = [COMMAND_STAGE] if by_command else [STAGES[stage - 1] for stage in stages]
-            for stage in chosen:
-                outcome = self._stage(*stage, FIRST.get(mutant.module))
-                if outcome.state != "survived":
-                    return outcome
+            outcome = self._tests(sorted({test.partition("::")[0] for test in tests}), tests)
+            if outcome == SURVIVED:
+                last = next(names for start, names in LAST.items() if mutant.module.startswith(start))
+                outcome = self._tests([f"tests/{name}" for name in last], {})
         finally:
             self._write(path, original)
-        return Outcome("survived", "")
-
-    def check(self, stages: list[int]) -> None:
-        """Demand that the tests pass as long as nothing is mutated."""
-        for stage in (COMMAND_STAGE, *(STAGES[number - 1] for number in stages)):
-            outcome = self._stage(*stage, None)
-            if outcome.state != "survived":
-                sys.exit(f"the tests fail without a mutant: {outcome.test}")
+        return outcome
 
     def _write(self, path: Path, code: str) -> None:
         # Compiled code is trusted if date and size agree, and a mutant may well have both of the one before.
         shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
         path.write_text(code, encoding="utf-8")
 
-    def _stage(self, limit: int, stage: tuple[str, ...], first: str | None) -> Outcome:
-        patterns = stage if first is None else sorted(stage, key=lambda pattern: not pattern.startswith(first))
-        found = [path for pattern in patterns for path in sorted(self.folder.glob(f"tests/{pattern}"))]
-        paths = dict.fromkeys(found)
-        if not paths:
-            sys.exit(f"there are no tests to be found in {patterns}")
-        options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={limit}", "--timeout-method=thread"]
+    def _tests(self, files: list[str], chosen: dict[str, float]) -> Outcome:
+        if not files:
+            return SURVIVED
+        self.chosen.write_text(json.dumps(chosen), encoding="utf-8")
+        running = reach.running(self.chosen)
+        running.write_text("none yet", encoding="utf-8")
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "verification.reach", "--timeout-method=thread"]
         try:
-            run = self._run("-m", "pytest", *options, *map(str, paths))
+            run = self._run("-m", "pytest", *options, *files)
         except subprocess.TimeoutExpired:
-            return Outcome("timeout", "the whole stage")
+            return Outcome("timeout", running.read_text(encoding="utf-8"))
         if run.returncode == 0:
-            return Outcome("survived", "")
-        words = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+            return SURVIVED
         state = "timeout" if "+ Timeout +" in run.stdout + run.stderr else "killed"
-        return Outcome(state, words[0][:200] if words else (run.stdout + run.stderr)[-300:])
+        return Outcome(state, running.read_text(encoding="utf-8"))
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         with subprocess.Popen(
@@ -349,7 +347,7 @@ class Copy:
             start_new_session=True,
         ) as process:
             try:
-                out, err = process.communicate(timeout=STAGE_LIMIT)
+                out, err = process.communicate(timeout=LIMIT)
             finally:
                 # A mutant's own children may hang too, and would see the next one's files.
                 with contextlib.suppress(ProcessLookupError):
@@ -365,7 +363,7 @@ def read_log(path: Path | None) -> dict[str, Outcome]:
     return {name: Outcome(state, test) for name, state, test in entries}
 
 
-def run(chosen: list[Mutant], stages: list[int], workers: int, log: Path | None) -> dict[str, Outcome]:
+def run(chosen: list[Mutant], workers: int, log: Path | None) -> dict[str, Outcome]:
     """Test the mutants, so many at a time; return what became of each."""
     before = read_log(log)
     outcomes = {name: outcome for name, outcome in before.items() if outcome.state != "survived"}
@@ -373,7 +371,14 @@ def run(chosen: list[Mutant], stages: list[int], workers: int, log: Path | None)
     for mutant in sorted(chosen, key=lambda mutant: mutant.name in before):  # first what was never tested
         if mutant.name not in outcomes:
             waiting.put(mutant)
+    reached = reach.find()
+    kills: Counter[tuple[str, str]] = Counter()
     lock = threading.Lock()
+
+    def tests(mutant: Mutant) -> dict[str, float]:
+        found = reached.of(mutant.module, mutant.lines)
+        found.sort(key=lambda test: (-kills[mutant.function, test], reached.seconds[test]))
+        return {test: 5 + 10 * reached.seconds[test] for test in found}
 
     def work(copy: Copy) -> None:
         while True:
@@ -381,9 +386,10 @@ def run(chosen: list[Mutant], stages: list[int], workers: int, log: Path | None)
                 mutant = waiting.get(block=False)
             except Empty:
                 return
-            outcome = copy.test(mutant, stages)
+            outcome = copy.test(mutant, tests(mutant))
             with lock:
                 outcomes[mutant.name] = outcome
+                kills[mutant.function, outcome.test] += 1
                 print(f"{waiting.qsize():4} left  {outcome.state:8}  {mutant.name}", flush=True)
                 if log is not None:
                     with log.open("a", encoding="utf-8") as file:
@@ -391,7 +397,6 @@ def run(chosen: list[Mutant], stages: list[int], workers: int, log: Path | None)
 
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [Copy(Path(folder, str(number)).resolve()) for number in range(workers)]
-        copies[0].check(stages)
         threads = [threading.Thread(target=work, args=(copy,)) for copy in copies]
         for thread in threads:
             thread.start()
@@ -406,8 +411,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name the mutants and run nothing")
     parser.add_argument("--only", action="append", metavar="TEXT", help="those whose name has TEXT in it")
     parser.add_argument("--unexplained", action="store_true", help="leave out those that have a reason to survive")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="run N at a time")
-    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="which tests to run")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="run N at a time")
     parser.add_argument("--log", type=Path, metavar="FILE", help="note the outcomes; go on where the last run ended")
     arguments = parser.parse_args()
 
@@ -421,7 +425,7 @@ def main() -> None:
         print(f"{len(chosen)} mutants")
         sys.exit(_is_outdated(explained, made))
     started = time.monotonic()
-    outcomes = run(chosen, arguments.stages, arguments.workers, arguments.log)
+    outcomes = run(chosen, arguments.workers, arguments.log)
     results = Counter(outcomes[mutant.name].state for mutant in chosen)
     survivors = [mutant.name for mutant in chosen if outcomes[mutant.name].state == "survived"]
     unexplained = [name for name in survivors if name not in explained]

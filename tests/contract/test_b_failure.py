@@ -370,6 +370,27 @@ def test_a_long_chain_is_walked_once() -> None:
         failure.__context__, failure = None, failure.__context__  # type: ignore[assignment]
 
 
+def test_a_circle_in_the_chain_is_walked_once() -> None:
+    """B1: causes that somebody has made each other's causes do not keep the consumer from the failure."""
+    failure = linked(*map(ValueError, "ABC"))
+    inner = failure.__context__
+    assert inner is not None
+    assert inner.__context__ is not None
+    inner.__context__.__context__ = inner
+
+    def source() -> Iterator[int]:
+        yield from ()
+        raise failure
+
+    try:
+        raise KeyError
+    except KeyError:
+        with pytest.raises(ValueError, match="A") as raised:
+            next(BackgroundGenerator(source()))
+    assert raised.value is failure
+    assert failure.__context__ is inner
+
+
 def test_an_item_that_cannot_be_made_is_a_failure_like_any_other() -> None:
     """B1: MemoryError, of a source that asks for too much, comes after the items before it, once."""
     sizes = BackgroundGenerator(bytes(size) for size in [1, 2, sys.maxsize // 2])

@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from prefetch_generator import (
     BackgroundGenerator,
     BackgroundIterable,
 )
+from prefetch_generator._channel import Channel
 from tests.helpers import LONG, ended, in_thread, interrupted, posix, python, when_asleep
 from tests.interrupts.machine import At, Strike, one_after_the_other
 
@@ -261,6 +263,29 @@ def test_iter_waits_until_the_source_is_closed() -> None:
         assert list(numbers) == [0, 1, 2]
     assert loader.steps.go.is_set()
     assert loader.steps.met == []
+
+
+def test_iter_sees_an_end_that_comes_just_before_it_would_sleep() -> None:
+    """J2: the step is over, and the worker gone, between its look and its wait: nobody would wake it any more."""
+    loader = Loader(stuck_at=1)
+    numbers = BackgroundIterable(loader, 1)
+    others = set(threading.enumerate())
+    leave_in_a_step(numbers, loader.steps.inside, "break")
+    [worker] = set(threading.enumerate()) - others
+
+    def let_it_end(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is Channel.wait.__code__:
+            sys.setprofile(None)
+            loader.steps.go.set()
+            worker.join(LONG)
+
+    try:
+        sys.setprofile(let_it_end)
+        again = iter(numbers)
+    finally:
+        sys.setprofile(None)
+    assert not worker.is_alive()
+    assert list(again) == [0, 1, 2]
 
 
 @posix
