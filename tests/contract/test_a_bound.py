@@ -16,8 +16,8 @@ from prefetch_generator import (
     BackgroundGenerator,
 )
 from prefetch_generator._bell import Bell
-from prefetch_generator._channel import Channel
-from tests.helpers import GIL, LONG
+from prefetch_generator._channel import NO_REQUEST, Channel
+from tests.helpers import GIL, LONG, when_asleep
 
 from .support import counted, threads_of
 
@@ -57,6 +57,32 @@ class Eager(SimpleQueue[object]):
 
 
 # A2
+
+
+def test_the_seconds_of_both_waits_are_counted() -> None:
+    """A2: those that the worker has waited for room, and the consumer for an item: no fewer than that, and no more."""
+    begun, waited, more = time.perf_counter(), 0.05, threading.Event()
+
+    def source() -> Iterator[int]:
+        yield from range(2)
+        assert more.wait(LONG)
+        yield 2
+
+    def give_more() -> None:
+        time.sleep(waited)
+        more.set()
+
+    numbers = BackgroundGenerator(source(), 1)
+    while numbers._channel.wake_worker is NO_REQUEST:  # no event tells
+        time.sleep(0.001)
+    time.sleep(waited)
+    assert (next(numbers), next(numbers)) == (0, 1)
+    with when_asleep(give_more):
+        assert next(numbers) == 2
+    assert list(numbers) == []
+    took = time.perf_counter() - begun
+    assert waited <= numbers.stats.producer_wait <= took
+    assert waited <= numbers.stats.consumer_wait <= took
 
 
 @pytest.mark.parametrize("max_prefetch", [1, 2, 3, 8])

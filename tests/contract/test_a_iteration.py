@@ -18,11 +18,13 @@ import pytest
 
 from prefetch_generator import (
     BackgroundGenerator,
+    NotReadyError,
     StopEvent,
     _exit,
     current_stop_event,
 )
 from tests.helpers import LONG, in_thread
+from tests.interrupts.machine import Every
 
 from .support import (
     Held,
@@ -461,6 +463,25 @@ def test_what_several_consumers_take_is_counted_exactly() -> None:
     assert operator.length_hint(numbers) == 2_000
     assert len(list(numbers)) == 2_000
     assert numbers.stats.delivered == 20_000
+
+
+def test_a_consumer_may_come_before_the_worker_has_begun() -> None:
+    """A4: the constructor has started the thread; when that runs its first line is another matter."""
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        reached.set()
+        go.wait(LONG)
+
+    with Every("line", hold).on_new_threads():
+        numbers = BackgroundGenerator(range(3))
+        assert reached.wait(LONG)
+    try:
+        with pytest.raises(NotReadyError):
+            numbers.next(0)
+    finally:
+        go.set()
+    assert list(numbers) == [0, 1, 2]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Thread.join was written anew")

@@ -19,6 +19,7 @@ from prefetch_generator import (
     StopEvent,
     current_stop_event,
 )
+from prefetch_generator._stop import source_context
 from tests.helpers import (
     LONG,
     ended,
@@ -285,6 +286,10 @@ def test_a_wait_of_a_source_for_another_generator_leaves_nothing_behind() -> Non
         assert not numbers._channel.bells
         go.put(1)
         yield from numbers
+        numbers.close(timeout=None)
+        here = source_context(threading.get_ident())
+        assert here is not None
+        assert here.waits_for is None
 
     assert list(BackgroundGenerator(outer())) == [1]
     assert not seen[0]._listeners

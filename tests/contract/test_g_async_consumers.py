@@ -454,21 +454,26 @@ def test_the_worker_is_gone_when_the_end_is_seen(loop: Loop, no_collector: None)
 
 @every_loop
 def test_a_wait_leaves_nothing_behind(loop: Loop) -> None:
-    """G2, A2: whoever has slept is not rung again, is told of as waiting no more, and its seconds are counted."""
+    """G2, A2: whoever slept, or was cancelled then, is not rung again, waits no more, and its seconds are counted."""
     gate: SimpleQueue[int] = SimpleQueue()
     seen: list[object] = []
 
     async def main() -> None:
-        numbers = BackgroundGenerator(gated(gate, 3), 1)
+        numbers = BackgroundGenerator(gated(gate, 4), 1)
         iterator = aiter(numbers)
         for number in range(3):
             got, _ = await loop.together(partial(anext, iterator), partial(_open_when_asleep, loop, numbers, gate))
             assert got == number
+        async with loop.tasks() as start:
+            task = start(partial(anext, iterator))
+            await loop.asleep(numbers)
+            task.cancel()
         assert not numbers._channel.bells
         assert 0 < numbers.stats.consumer_wait < 10 * LONG
         context = source_context(threading.get_ident())
         seen.append(context is not None and context.waits_for)
-        assert await rest(iterator) == []
+        gate.put(3)
+        assert await rest(iterator) == [3]
 
     def source() -> Iterator[int]:
         loop.run(main)
