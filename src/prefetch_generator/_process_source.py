@@ -82,10 +82,8 @@ class ProcessCall(SourceMaker):
 
 
 def _default_method() -> str:
-    # Asked for so that the default may still be set afterwards.
-    methods = multiprocessing.get_all_start_methods()
-    method = multiprocessing.get_start_method(allow_none=True) or methods[0]
-    return "forkserver" if method == "fork" and "forkserver" in methods else method
+    method = multiprocessing.get_start_method()
+    return "forkserver" if method == "fork" and "forkserver" in multiprocessing.get_all_start_methods() else method
 
 
 def _produce(channel: Channel[Any], link: _Link) -> BaseException | None:

@@ -361,7 +361,7 @@ def test_every_kind_of_source_runs_in_a_process(
         "    yield from range(5)\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none=False: method)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
     found = find_source(source)
     measure.try_process(found)
     run = process_loop(found, 3, nothing, 2)
