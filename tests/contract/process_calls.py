@@ -128,6 +128,17 @@ def loud(function: Callable[P, Iterable[str]]) -> Callable[P, Iterable[str]]:
     return wrapper
 
 
+def twice(function: Callable[[str], Iterable[str]]) -> Callable[[str, str], Iterable[str]]:
+    """Be a decorator that changes what is taken, and calls it `__wrapped__` all the same."""
+
+    @functools.wraps(function)
+    def wrapper(first: str, second: str) -> Iterator[str]:
+        yield from function(first)
+        yield from function(second)
+
+    return wrapper
+
+
 class Library:
     """Has every kind of method in a process."""
 
@@ -173,6 +184,12 @@ def read(path: str, /, size: int = 4, *more: str, upper: bool = False, **options
 @background(process=True)
 @loud
 def loud_within(text: str) -> Iterator[str]:
+    yield from text
+
+
+@background(process=True)
+@twice
+def doubled(text: str) -> Iterator[str]:
     yield from text
 
 

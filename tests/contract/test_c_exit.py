@@ -389,6 +389,22 @@ def test_at_exit_stuck_sources_delay_nothing_further_and_print_nothing() -> None
     assert time.monotonic() - started < 20
 
 
+def test_a_stuck_source_is_waited_for_once() -> None:
+    """C7: one second in all, also where the exit is come by twice, as a child does that `spawn` has started."""
+    script = """
+        from prefetch_generator import _exit
+        def stuck():
+            yield 0
+            threading.Event().wait(60)
+        numbers = BackgroundGenerator(stuck())
+        next(numbers)
+        _exit.GRACE = 0.0
+        _exit._stop_all()
+        print(len(_exit.live))
+    """
+    assert run_program(script) == (["0"], "")
+
+
 def test_at_exit_the_finally_of_a_dropped_generator_still_runs() -> None:
     """C7: every worker: one whose generator was dropped before, and who is still busy with that, is waited for."""
     script = """

@@ -145,6 +145,7 @@ def test_decorators_above_and_below(no_cloudpickle: None) -> None:
     """I1: The decorated name leads to the function: below, above and between other decorators."""
     assert list(calls.loud_within("a")) == list(calls.loud_without("a")) == ["A"]
     assert list(calls.loud_within_and_without("a")) == ["A"]
+    assert list(calls.doubled("a", "b")) == ["a", "b"]
 
 
 def test_other_callables(no_cloudpickle: None) -> None:
