@@ -394,6 +394,7 @@ def test_no_bound_is_none() -> None:
         for i in range(n):
             assert reports.poll(LONG)
             assert reports.recv() == i
+            assert items._channel.deliveries is items._channel.counter  # nobody asks for room, so nobody gives it
         assert list(items) == [(i, 0) for i in range(n)]
 
 

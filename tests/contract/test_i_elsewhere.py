@@ -11,17 +11,18 @@ import pickle
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
 
 from prefetch_generator import SourceProcessError, _process_call, _process_child, _process_wire, background
-from tests.helpers import needs, posix
+from tests.helpers import LONG, needs, posix
 
-from .child_sources import watched
+from .child_sources import WATCHED, watched
 from .process_calls import count, given
 from .process_failures import be_killed, dying
 from .process_support import FORK_WARNING, is_gone, pipe, start
@@ -34,9 +35,19 @@ def refuse(error: OSError, *_: object) -> Any:
     raise error
 
 
-def _pid(_: Connection) -> Iterator[int]:
+_inside = threading.Event()  # set in the child
+
+
+def _pid() -> Iterator[int]:
     yield os.getpid()
+    _inside.set()
     yield from itertools.count()  # it ends by being told to alone
+
+
+def _asleep() -> Iterator[int]:
+    _inside.set()
+    time.sleep(1000)
+    yield 0
 
 
 def test_the_end_of_a_child_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +60,7 @@ def test_the_end_of_a_child_that_cannot_be_watched(monkeypatch: pytest.MonkeyPat
         numbers = start(watched, tell)
         next(numbers)
         assert numbers.close() is True
-        assert told()
+        assert [told(), told(), told()][1:] == WATCHED
 
 
 def test_a_child_whose_parent_has_ended_when_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,15 +69,17 @@ def test_a_child_whose_parent_has_ended_when_it_begins(monkeypatch: pytest.Monke
 
     def open_there(pid: int) -> int:
         if os.getpid() != here:
+            assert _inside.wait(LONG)
             raise ProcessLookupError(errno.ESRCH, "no such process")
         return int(pidfd_open(pid))
 
     pidfd_open = getattr(os, "pidfd_open", None) or pytest.skip("no pidfd_open")
     monkeypatch.setattr(os, "pidfd_open", open_there)
-    numbers = background(process="fork", max_prefetch=0)(_pid)(None)  # type: ignore[arg-type]
+    numbers = background(process="fork", max_prefetch=0)(_pid)()
     pids = list(numbers)[:1]  # as if closed: it stops by itself
     assert all(map(is_gone, pids))
     assert "closed" in repr(numbers)
+    assert list(background(process="fork")(_asleep)()) == []  # it is interrupted
 
 
 def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
