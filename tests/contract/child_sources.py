@@ -96,6 +96,22 @@ def busy(tell: Connection, step: Callable[[], None]) -> Iterator[object]:
         tell.send("finally")
 
 
+def sleeps_a_little() -> None:
+    time.sleep(0.3)
+
+
+def leaves_a_thread(tell: Connection, step: Callable[[], None]) -> Iterator[object]:
+    """Come to the end, and leave a thread in such a step, for which the process waits."""
+
+    def work() -> None:
+        step()
+        tell.send("done")
+
+    tell.send(os.getpid())
+    threading.Thread(target=work).start()
+    yield 0
+
+
 def holds_the_gil() -> None:
     sum(range(10**12))
 

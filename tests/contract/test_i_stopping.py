@@ -19,7 +19,7 @@ from subprocess import PIPE
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent
+from prefetch_generator import BackgroundGenerator, StopEvent, _process_source
 from tests.helpers import LONG, posix, python
 
 from . import child_sources
@@ -237,6 +237,23 @@ def test_a_child_that_nothing_stops_is_killed() -> None:
 
 
 @posix
+def test_a_child_may_take_a_while_to_end() -> None:
+    """I5, I8: one whose source has come to its end, and that waits for a thread, is waited for in turn."""
+    with pipe() as (told, tell):
+        assert list(start(child_sources.leaves_a_thread, tell, child_sources.sleeps_a_little)) == [0]
+        pid = told()
+        assert is_gone(pid)
+        assert told() == "done"
+
+
+def test_a_child_that_never_ends_after_its_source_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I5: the source has come to its end, and something keeps its process: not for longer than it may take."""
+    monkeypatch.setattr(_process_source, "_LINGER", 0.2)
+    with pipe() as (told, tell):
+        assert list(start(child_sources.leaves_a_thread, tell, child_sources.sleeps)) == [0]
+        assert is_gone(told())
+
+
 def test_an_impatient_close_names_function_and_process() -> None:
     """I5, C2: a child that is busy for longer than `timeout` is left to stop by itself, and a warning names it."""
     with pipe() as (told, tell):
