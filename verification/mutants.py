@@ -218,7 +218,7 @@ def _skipped(tree: ast.Module) -> set[int]:
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         ):
             skipped.append(node)
-        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "sys.platform == 'win32'"}:
             skipped += [*node.body, node.test]
         elif isinstance(node, ast.Assign):
             if ast.unparse(node.targets[0]) in {"__slots__", "__all__", *NOT_HERE} or ast.unparse(
