@@ -19,7 +19,7 @@ from subprocess import PIPE
 
 import pytest
 
-from prefetch_generator import BackgroundGenerator, StopEvent, _process_source
+from prefetch_generator import BackgroundGenerator, StopEvent, _process_child, _process_source
 from tests.helpers import LONG, posix, python
 
 from . import child_sources
@@ -410,6 +410,45 @@ def file_of(tmp_path: Path, script: str) -> str:
     path = tmp_path / "script.py"
     path.write_text(HEAD + textwrap.dedent(script), encoding="utf-8")
     return str(path)
+
+
+@posix
+def test_exit_has_a_busy_step_interrupted_in_its_own_time(tmp_path: Path) -> None:
+    """I5: at exit, half a second after it, so that the clean-up has the other half; not a second, as after a stop."""
+    script = """
+        from prefetch_generator import _exit, _process_child, _process_source
+
+        def sleeping(tell):
+            yield 0
+            try:
+                tell.send("inside")
+                time.sleep(1000)
+            finally:
+                say("closed")
+
+        if __name__ == "__main__":
+            _process_child.INTERRUPT_AFTER = _process_source.LEAVE_AFTER = 1000  # what a stop has
+            _exit.GRACE = 20
+            told, tell = multiprocessing.Pipe(duplex=False)
+            numbers = background(max_prefetch=1, process="fork")(sleeping)(tell)
+            next(numbers), told.recv()
+            say("exits")
+    """
+    out, err = python("-W", FORK_WARNING, file_of(tmp_path, script), strict=False)
+    assert (out.splitlines(), err) == (["exits", "closed"], "")
+
+
+@posix
+def test_a_stop_has_a_busy_step_interrupted_in_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I5: one second after it, not half of that, as at an exit."""
+    monkeypatch.setattr(_process_child, "HURRIED", 1000.0)  # what an exit has
+    monkeypatch.setattr(_process_child, "INTERRUPT_AFTER", 0.1)
+    with pipe() as (told, tell):
+        numbers = start(child_sources.busy, tell, child_sources.sleeps)
+        told()
+        assert (next(numbers), told()) == (0, "inside")
+        assert numbers.close() is True
+        assert [told(), told()] == ["KeyboardInterrupt", "finally"]
 
 
 @posix
