@@ -13,13 +13,14 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from prefetch_generator import current_stop_event
+from prefetch_generator import BackgroundGenerator, current_stop_event
 
 # Each says its process id first, before its first item.
 
@@ -142,6 +143,56 @@ def closes_forever(tell: Connection) -> Iterator[object]:
     finally:
         tell.send("finally")
         ignores_all()
+
+
+def _late() -> Iterator[int]:
+    time.sleep(0.1)  # so that somebody has to wait for it
+    yield 0
+
+
+def closes_with_another(tell: Connection) -> Iterator[object]:
+    """Wait for another generator in the clean-up."""
+    tell.send(os.getpid())
+    try:
+        yield from itertools.count()
+    finally:
+        tell.send(list(BackgroundGenerator(_late())))
+
+
+def interrupted_twice(tell: Connection) -> Iterator[object]:
+    """Get Ctrl-C from a terminal just when the step has been interrupted by the stop."""
+    tell.send(os.getpid())
+    yield 0
+    tell.send("inside")
+    try:
+        sleeps()
+    except KeyboardInterrupt:
+        signal.raise_signal(signal.SIGINT)
+        tell.send("interrupted once")
+        raise
+
+
+class Item:
+    """Something that a weak reference can be had of."""
+
+
+def lets_go() -> Iterator[object]:
+    """Give an item, and say whether it is gone when the next is made."""
+    item = Item()
+    gone = weakref.ref(item)
+    yield item
+    del item
+    yield gone() is None
+
+
+def inodes() -> Iterator[list[int]]:
+    """Give the numbers of all files and sockets that are open here, again and again."""
+    while True:
+        found = []
+        for descriptor in range(256):
+            with contextlib.suppress(OSError):
+                found.append(os.fstat(descriptor).st_ino)
+        yield found
 
 
 def closes_slowly(tell: Connection) -> Iterator[object]:

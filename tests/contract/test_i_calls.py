@@ -217,11 +217,13 @@ def test_a_name_that_leads_elsewhere_is_not_used(no_cloudpickle: None) -> None:
 def counts(methods: list[Any], *, without_cloudpickle: bool) -> str:
     hidden = "import sys; sys.modules['cloudpickle'] = None" if without_cloudpickle else ""
     return f"""{hidden}
-def count(n):
-    yield from range(n)
+def count(n, count_by=range):
+    yield from count_by(n)
+def numbers(n):
+    return range(n)
 if __name__ == "__main__":
     for method in {methods}:
-        print(*background(process=method)(count)(3))
+        print(*background(process=method)(count)(3, numbers))
 """
 
 

@@ -116,6 +116,22 @@ MANY = """
 """
 
 
+@posix
+def test_an_item_that_was_sent_is_let_go_in_the_child() -> None:
+    """I8, A6: nothing there keeps an item while the source makes the next."""
+    _, is_gone_by_then = start(child_sources.lets_go)
+    assert is_gone_by_then is True
+
+
+@posix
+def test_a_fork_does_not_hold_the_workers_ends() -> None:
+    """I6, I8: what connects the two, as seen by a child that `fork` has started, ends with the worker."""
+    numbers = start(child_sources.inodes)
+    ends = {os.fstat(getattr(numbers._worker.source, name).fileno()).st_ino for name in ("_wire", "_wakes", "_wake")}
+    assert ends.isdisjoint(next(numbers))
+    assert numbers.close() is True
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="only Linux tells")  # noqa: PTH110
 @pytest.mark.parametrize(("method", "count"), [("fork", STARTS), ("forkserver", STARTS // 20)])
 def test_starts_and_ends_leave_nothing(tmp_path: Path, method: str, count: int) -> None:

@@ -279,6 +279,28 @@ def test_a_clean_up_is_not_interrupted() -> None:
         assert is_gone(pid)
 
 
+def test_a_clean_up_in_the_child_may_wait_for_another_generator() -> None:
+    """I5, C8: it has heard of the stop, so no wait of it is interrupted for that."""
+    with pipe() as (told, tell):
+        numbers = start(child_sources.closes_with_another, tell)
+        told()
+        assert next(numbers) == 0
+        assert numbers.close() is True
+        assert told() == [0]
+
+
+@posix
+def test_a_step_is_interrupted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I5, I6: Ctrl-C in a terminal, which every process hears of, does not cut its clean-up short."""
+    monkeypatch.setattr(_process_child, "INTERRUPT_AFTER", 0.1)
+    with pipe() as (told, tell):
+        numbers = start(child_sources.interrupted_twice, tell)
+        told()
+        assert (next(numbers), told()) == (0, "inside")
+        assert numbers.close() is True
+        assert told() == "interrupted once"
+
+
 def test_a_source_that_stops_itself() -> None:
     """I5, D3: one that sets its own event ends as if it had been closed: that is no failure."""
     items = start(child_sources.stops_by_itself, 3)
