@@ -77,6 +77,7 @@ OPERATORS = (
     "RemoveDecorator",
     "ZeroIterationForLoop",
 )
+NEVER = {"TYPE_CHECKING", "sys.platform == 'win32'", "'torch' in sys.modules"}  # the conditions of what does not run
 NOT_HERE = {  # what only Windows, gevent or PyTorch runs
     "_longest_wait",
     "_SLICED",
@@ -218,7 +219,7 @@ def _skipped(tree: ast.Module) -> set[int]:
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         ):
             skipped.append(node)
-        elif isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "sys.platform == 'win32'"}:
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in NEVER:
             skipped += [*node.body, node.test]
         elif isinstance(node, ast.Assign):
             if ast.unparse(node.targets[0]) in {"__slots__", "__all__", *NOT_HERE} or ast.unparse(
