@@ -89,9 +89,9 @@ NOT_HERE = {  # what only Windows, gevent or PyTorch runs
     "_process_torch",
 }
 
-# What a survivor has to face besides: tests that are not traced, as those that have a tracer of their own, and one that
-# looks at lines that only an import runs. No command is among them.
-LAST = ("documents/test_public_names.py", "interrupts", "verification/test_explorer.py")
+# What a survivor has to face besides: tests that are not traced, because they have a tracer of their own or count the
+# memory, and one that looks at lines that only an import runs. No command is among them.
+LAST = ("documents/test_public_names.py", "contract/test_c_dropping.py", "interrupts", "verification/test_explorer.py")
 LIMIT = 1800  # seconds for all the tests of a mutant: should something hang that pytest cannot end
 
 
