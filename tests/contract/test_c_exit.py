@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 import time
+from multiprocessing import util
 from pathlib import Path
 
 import pytest
@@ -783,6 +784,14 @@ def test_at_exit_everybody_is_woken_before_a_callback_runs() -> None:
             next(generators[-1])
     """
     assert run_program(script) == (["True", "True"], "")
+
+
+def test_multiprocessing_is_asked_once_to_tell_of_the_end_of_a_child() -> None:
+    """C7: a thousand generators leave no more with it than the first."""
+    for _ in range(3):
+        assert list(BackgroundGenerator([])) == []
+    asked = [function for _, _, function in util._afterfork_registry]  # type: ignore[attr-defined]
+    assert asked.count(_exit._register_finalizer) == 1
 
 
 @posix

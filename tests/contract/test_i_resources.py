@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from prefetch_generator._process_source import _Link
 from tests.helpers import needs, posix
 
 from . import child_sources
-from .process_support import FORK_WARNING, METHODS, is_gone, pipe, run_script, start
+from .process_support import CHEAPEST, FORK_WARNING, METHODS, is_gone, pipe, run_script, start
 
 pytestmark = pytest.mark.filterwarnings(FORK_WARNING)
 
@@ -121,6 +123,18 @@ def test_an_item_that_was_sent_is_let_go_in_the_child() -> None:
     """I8, A6: nothing there keeps an item while the source makes the next."""
     _, is_gone_by_then = start(child_sources.lets_go)
     assert is_gone_by_then is True
+
+
+def test_a_child_that_has_ended_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I8: when what belonged to it is freed, its number may be somebody else's."""
+    killed: list[int] = []
+    monkeypatch.setattr(multiprocessing.get_context(CHEAPEST).Process, "kill", lambda self: killed.append(self.pid))
+    numbers = start(child_sources.few)
+    link = weakref.ref(numbers._worker.source)
+    assert len(list(numbers)) > 0
+    del numbers
+    assert link() is None
+    assert killed == []
 
 
 @posix
