@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,7 +129,8 @@ def test_an_item_that_was_sent_is_let_go_in_the_child() -> None:
 def test_a_child_that_has_ended_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """I8: when what belonged to it is freed, its number may be somebody else's."""
     killed: list[int] = []
-    monkeypatch.setattr(multiprocessing.get_context(CHEAPEST).Process, "kill", lambda self: killed.append(self.pid))
+    process: Any = multiprocessing.get_context(CHEAPEST)
+    monkeypatch.setattr(process.Process, "kill", lambda self: killed.append(self.pid))
     numbers = start(child_sources.few)
     link = weakref.ref(numbers._worker.source)
     assert len(list(numbers)) > 0
