@@ -141,8 +141,6 @@ class Worker:
         self.kill()  # what has not begun
         self.channel.wakeups.put(None)
         self.join()
-        if self.thread is None:
-            self.source = self.iterable = None  # as the thread would; a process that waits for it ends with this
 
     def kill(self) -> None:
         """End what the source has outside of this process, at once."""

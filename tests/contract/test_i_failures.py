@@ -309,13 +309,14 @@ def test_a_killed_child_is_an_error_that_names_it(method: Any) -> None:
     assert failure.exitcode == -9
 
 
-@pytest.mark.parametrize("status", [0, 3])
+@pytest.mark.parametrize("status", [0, 1, 3])
 def test_a_child_that_leaves(status: int) -> None:
     """I4: (`os._exit`): it names the exit code; one of 0 is no end of the data."""
     before, failure = death_of(in_process(failures.dying, 3, failures.leave, status))
     assert before == [0, 1, 2]
     assert f"ended with exit code {status} before its source had ended" in str(failure)
     assert failure.exitcode == status
+    assert "__main__" not in str(failure)  # which only one that has given nothing may not have come past
 
 
 @posix

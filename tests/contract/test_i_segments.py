@@ -19,6 +19,7 @@ from prefetch_generator._process_wire import (
     SPENT,
     Receiver,
     Sender,
+    _most_segments,
     dumps,
     make_pair,
 )
@@ -121,6 +122,14 @@ def test_what_lies_unused_is_given_back_and_its_number_used_again() -> None:
     assert [bytes(it[0]) for it in held] == [B, C, A]
     for end in wire.ends:
         end.close()
+
+
+def test_there_are_no_more_segments_than_a_sixteenth_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I7: of those that this process may have, which may be fewer than it could ask for."""
+    resource = pytest.importorskip("resource")
+    for allowed, most in (((160, 1_000_000), 10), ((resource.RLIM_INFINITY,) * 2, 256), ((1_000_000,) * 2, 256)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: allowed)
+        assert _most_segments() == most
 
 
 def test_a_segment_takes_one_descriptor_at_each_end(wire: Wire) -> None:

@@ -289,6 +289,17 @@ def test_a_clean_up_in_the_child_may_wait_for_another_generator() -> None:
         assert told() == [0]
 
 
+def test_nobody_polls_while_a_child_is_to_stop() -> None:
+    """I5, A9: the worker sleeps until the child has ended, as it does while there is nothing to receive."""
+    with pipe() as (told, tell):
+        numbers = start(child_sources.busy, tell, child_sources.sleeps)
+        told()
+        assert (next(numbers), told()) == (0, "inside")
+        before = time.process_time()
+        assert numbers.close() is True
+        assert time.process_time() - before < 0.2  # of the second that the step has
+
+
 @posix
 def test_a_step_is_interrupted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """I5, I6: Ctrl-C in a terminal, which every process hears of, does not cut its clean-up short."""
