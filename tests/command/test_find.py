@@ -17,6 +17,11 @@ from tests.helpers import posix
 from .invented import WriteModule
 
 
+def test_only_what_is_in_the_package_is_ours() -> None:
+    """What is installed beside it is the user's: an error there is shown from there on."""
+    assert find._OURS[0] == str(Path(find.__file__).parent.parent / "_")[:-1]
+
+
 def test_the_default_is_the_standard_library() -> None:
     """Its files are there wherever Python is."""
     source = find.find_source(None)

@@ -107,7 +107,10 @@ def test_the_line_stays_within_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.0, "0 s"), (59.1, "60 s"), (60.0, "60 s"), (60.1, "2 min"), (3600.0, "1 h 0 min"), (3541.0, "1 h 0 min")],
+    [
+        *((0.0, "0 s"), (59.1, "60 s"), (60.0, "60 s"), (60.1, "2 min")),
+        *((3540.0, "59 min"), (3541.0, "1 h 0 min"), (3600.0, "1 h 0 min"), (7080.0, "1 h 58 min")),
+    ],
 )
 def test_a_duration_is_rounded_up(seconds: float, expected: str) -> None:
     """What is left is told as too much rather than too little."""
@@ -134,6 +137,21 @@ def test_output_is_set_aside_for_a_while(failure: str) -> None:
     """All that is printed or written goes to standard error; before and after, and after a failure, it does not."""
     out, err = python("-c", SET_ASIDE.format(failure=failure), PYTHONUNBUFFERED="")  # what is buffered counts too
     assert (out.splitlines(), err.splitlines()) == (["before", "after"], ["written", "printed"])
+
+
+def test_output_that_is_set_aside_leaves_no_descriptor(capfd: pytest.CaptureFixture[str]) -> None:
+    """The next file that is opened gets the number that it would have had."""
+
+    def next_number() -> int:
+        number = os.open(os.devnull, os.O_RDONLY)
+        os.close(number)
+        return number
+
+    before = next_number()
+    with terminal.output_set_aside():
+        os.write(1, b"aside\n")
+    assert next_number() == before
+    assert capfd.readouterr() == ("", "aside\n")
 
 
 def test_output_goes_nowhere_without_standard_error(
