@@ -139,19 +139,19 @@ def test_output_is_set_aside_for_a_while(failure: str) -> None:
     assert (out.splitlines(), err.splitlines()) == (["before", "after"], ["written", "printed"])
 
 
-def test_output_that_is_set_aside_leaves_no_descriptor(capfd: pytest.CaptureFixture[str]) -> None:
-    """The next file that is opened gets the number that it would have had."""
+def test_output_that_is_set_aside_leaves_no_descriptor() -> None:
+    """The next files that are opened get the numbers that they would have had."""
 
-    def next_number() -> int:
-        number = os.open(os.devnull, os.O_RDONLY)
-        os.close(number)
-        return number
+    def next_numbers() -> list[int]:
+        numbers = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+        for number in numbers:
+            os.close(number)
+        return numbers
 
-    before = next_number()
+    before = next_numbers()
     with terminal.output_set_aside():
-        os.write(1, b"aside\n")
-    assert next_number() == before
-    assert capfd.readouterr() == ("", "aside\n")
+        pass
+    assert next_numbers() == before
 
 
 def test_output_goes_nowhere_without_standard_error(
