@@ -217,6 +217,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Break the package in one place at a time: a test has to fail. An hour or so; ``-- --log FILE`` resumes."""
+    """Break the package in one place at a time: a test has to fail. Two hours or so; ``-- --log FILE`` resumes."""
     session.install(".[test]", "cosmic-ray==8.7.*", COVERAGE)
     session.run("python", "-m", "verification.mutants", *session.posargs)

@@ -1,9 +1,9 @@
 """Which tests run which line of the package, and how long each takes.
 
-A mutant can only be killed by a test that runs the line that it changes, so no other test is run against it: that is
-what makes hours of an afternoon's work. `find` runs the suite once under `coverage`, with a context per test, and keeps
-the answer in `build/` until a file of the package or of the tests changes. Child processes are seen as well, by the
-name of the test that pytest leaves in the environment.
+A mutant can only be killed by a test that runs the line that it changes, so no other test is run against it. `find`
+runs the suite once under `coverage`, with a context per test, and keeps the answer in `build/` until a file of the
+package or of the tests changes. Child processes are seen as well, by the name of the test that pytest leaves in the
+environment.
 
 As a plugin of pytest (`-p verification.reach`) this module notes the contexts and the seconds; where the environment
 names a file of chosen tests, it runs these instead, in the order of the file, each with a limit of its own, and says

@@ -126,6 +126,7 @@ def test_an_item_that_was_sent_is_let_go_in_the_child() -> None:
     assert is_gone_by_then is True
 
 
+@posix
 def test_a_child_that_has_ended_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """I8: when what belonged to it is freed, its number may be somebody else's."""
     killed: list[int] = []
