@@ -212,7 +212,8 @@ def assert_says_why(failure: BaseException, refusal: BaseException, *, at_once: 
     if not at_once:
         assert type(refusal) in {type(cause), type(cause.__cause__)}  # NotReadyError is never raised as it is: see B1
     elif type(refusal) is not SilentError:
-        assert "in __reduce__" in str(failure.__cause__)
+        assert "in __reduce__" in str(cause)
+        assert type(refusal).__name__ in str(cause)
 
 
 @fork

@@ -236,7 +236,6 @@ def test_a_child_that_nothing_stops_is_killed() -> None:
         assert [is_gone(pid) for pid in pids] == [True] * 4
 
 
-@posix
 def test_a_child_may_take_a_while_to_end() -> None:
     """I5, I8: one whose source has come to its end, and that waits for a thread, is waited for in turn."""
     with pipe() as (told, tell):
@@ -254,6 +253,7 @@ def test_a_child_that_never_ends_after_its_source_is_killed(monkeypatch: pytest.
         assert is_gone(told())
 
 
+@posix
 def test_an_impatient_close_names_function_and_process() -> None:
     """I5, C2: a child that is busy for longer than `timeout` is left to stop by itself, and a warning names it."""
     with pipe() as (told, tell):
